@@ -15,6 +15,7 @@ from partwarden.archive import storage
 from partwarden.archive.expiry import remove_abandoned
 from partwarden.archive.manifest import DATA, GENERATED, MANIFEST
 from partwarden.archive.objectstore import Objects
+from partwarden.cli import job
 from partwarden.errors import DestinationDenied, DestinationUnreachable
 from support.places import PREFIX, objects
 
@@ -125,6 +126,19 @@ def test_a_page_without_end_is_not_read(s3: S3Server, bucket: str, monkeypatch: 
         front.rules.append(lambda request: Answer(200, b"x" * 1001))
         with pytest.raises(DestinationDenied, match="about uploads has more than"):
             aborted(objects(s3, bucket, front.endpoint))
+
+
+def test_a_job_that_may_not_list_them_has_done_its_work_and_says_so(
+    s3: S3Server, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(s3, bucket, f"{PREFIX}/{OURS[0]}")
+    job._tidy(objects(s3, bucket))
+    assert capsys.readouterr().err == ""
+    with Front(s3.host, s3.port) as front:
+        front.rules.append(lambda request: Answer(403, b"<Error><Message>Access Denied</Message></Error>"))
+        job._tidy(objects(s3, bucket, front.endpoint))
+    assert re.search("cannot delete what was never finished: .*: 403 Access Denied\n$", capsys.readouterr().err)
+    assert s3.unfinished(bucket) == [f"{PREFIX}/{OURS[0]}"]
 
 
 def test_an_answer_without_end_is_given_up(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,11 @@ def place_of(store: Store, location: str) -> str:
     base = store.url("")
     if not location.startswith(base):
         raise ArchiveDamaged(f"{location} does not lie at {base}: the destination was changed since it was proven")
-    return location.removeprefix(base).strip("/")
+    place = location.removeprefix(base).strip("/")
+    # A status is text that others may have written: it leads to no other folder of the volume.
+    if any(part in (".", "..") for part in place.split("/")):
+        raise ArchiveDamaged(f"{location} is no folder below {base}: no archive lies there")
+    return place
 
 
 def read(store: Store, place: str, manifest_sha256: str | None = None) -> Archive:

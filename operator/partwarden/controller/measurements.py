@@ -19,7 +19,7 @@ from ..kube.client import ApiError, Cluster
 from ..planner.forecast import MOST_FAILING, NOTHING, Claim, Failing, Measured
 from . import archive_schedule
 from .archive_requests import ArchiveRequests
-from .archive_status import trouble
+from .archive_status import moment, trouble
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,14 @@ class Measurements:
         proven = [archive for archive, _ in self._requests.own(policy, spec) if archive.past]
         kept = [(archive.key[1], archive.status) for archive in proven if not archive.expired]
         verified = [at for _, status in kept if (at := archive_schedule.last_verified(status))]
+        expiring = [at for _, status in kept if (at := moment(status.get("expiresAt")))]
         oldest, every = min(verified, default=None), destination.verify_every
         return Measured(
             archives=tuple(archive.past for archive in proven if archive.past),
             claim=self._claim(policy, destination.pvc.claim_name) if destination.pvc else None,
             failing=tuple(sorted(_failing(kept))[:MOST_FAILING]),
+            expiring=len(expiring),
+            first_expiry=min(expiring, default=None),
             oldest_verified=oldest,
             verification_due=archive_schedule.later(oldest, every) if oldest and every else None,
             no_parquet=Format.PARQUET in destination.formats and not self._parquet,

@@ -99,6 +99,10 @@ class Measured:
     claim: Claim | None = None
     failing: tuple[Failing, ...] = ()
     """By name, `MOST_FAILING` at most."""
+    expiring: int = 0
+    """How many archives are announced to be deleted."""
+    first_expiry: datetime | None = None
+    """When the first of them is; aware."""
     oldest_verified: datetime | None = None
     """When the archive was last read that was not read for the longest; aware. None where there is none."""
     verification_due: datetime | None = None

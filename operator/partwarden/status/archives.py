@@ -1,25 +1,36 @@
-"""What a policy's status says of its archives: which fail that tables were dropped for, when they were last read, and
-why none can be made. Pure."""
+"""What a policy's status says of its archives: which fail or go whose tables are dropped, when they were read, and why
+none can be made. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from ..api.archive import HOLD
+from ..api.policy import TableSpec
 from ..api.status import MAX_FAILING, Summary
 from ..errors import ParquetUnavailable
 from ..planner.calendar import iso
 from ..planner.findings import Finding
 from ..planner.forecast import Measured
-from .warnings import ARCHIVE_FAILING
+from ..planner.plan_gate import most_retirements
+from .warnings import ARCHIVE_FAILING, ARCHIVES_EXPIRING
 
 FORMATS = "spec.retention.archive.formats"
 
 
-def findings(measured: Measured) -> list[Finding]:
-    """One for each archive that fails: what it holds is held by nothing else. One where none could be made."""
+def findings(spec: TableSpec, measured: Measured) -> list[Finding]:
+    """One for each archive that fails, since what it holds is held by nothing else; and one where more are to be
+    deleted at once than partitions may be retired, as after a slip of the pen in ``keepFor``."""
     text = "archive {}, whose table is dropped: {}: {}"
-    failing = [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in measured.failing]
-    return [*failing, *(Finding(*each) for each in unmakeable(measured))]
+    found = [Finding(ARCHIVE_FAILING, each.name, text.format(*each)) for each in measured.failing]
+    if measured.expiring > (most := most_retirements(spec)):
+        message = (
+            f"{measured.expiring:,} archives are to be deleted for good, more than {most:,} at once, the first at "
+            f"{_to_the_second(measured.first_expiry)}: spec.retention.archive.keepFor of each is over; if that is not "
+            f"meant, correct it, take deletion: Allowed away, or annotate PartitionArchives with {HOLD}"
+        )
+        found.append(Finding(ARCHIVES_EXPIRING, "spec.retention.archive", message))
+    return [*found, *(Finding(*each) for each in unmakeable(measured))]
 
 
 def unmakeable(measured: Measured) -> list[tuple[str, str, str]]:

@@ -107,7 +107,7 @@ def reconciled(
     """
     default = default_partition_empty(spec, inventory, plan)
     stray = [Finding(default.reason, str(inventory.default), default.message)] if default.status is FALSE else []
-    found = graded(plan, outcomes, [*stray, *archives.findings(measured)])
+    found = graded(plan, outcomes, [*stray, *archives.findings(spec, measured)])
     ready, reconciling, stalled = _ready(spec, inventory, plan, found, any(each.error for each in outcomes), policy)
     seen = details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured))
     if seen.summary is not None:

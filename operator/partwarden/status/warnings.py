@@ -26,7 +26,11 @@ OUTAGE = "spec.database"
 """The object of the finding that says that the table cannot be observed: see `outage`."""
 
 ARCHIVE_FAILING = "ArchiveFailing"
-ROWS_AT_STAKE = (ARCHIVE_FAILING, HOLD_MATCHES_NOTHING, DetachPending.__name__, "CannotReturn", DefaultHasRows.__name__)
+ARCHIVES_EXPIRING = "ArchivesExpiring"
+ROWS_AT_STAKE = (
+    *(ARCHIVES_EXPIRING, ARCHIVE_FAILING, HOLD_MATCHES_NOTHING),
+    *(DetachPending.__name__, "CannotReturn", DefaultHasRows.__name__),
+)
 """Warnings that come before all others, the worst first: rows may go that should be kept, or are lost, are not seen by
 queries, or lie where no retention reaches them. After them come errors of retention and upkeep, and archives that are
 wrong."""
@@ -56,6 +60,7 @@ NOTICES = frozenset(
 )
 """Findings that stop nothing. Every finding without an error is in one of the three: a test enumerates them."""
 WORDS = {
+    ARCHIVES_EXPIRING: "archives expire",
     DefaultHasRows.__name__: "rows in DEFAULT",
     HOLD_MATCHES_NOTHING: "unknown hold",
     LEFT_ALONE: "expired, stays",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from pydantic import ValidationError
 
 from partwarden.api.destination import Destination
+from partwarden.archive import verify
 from partwarden.archive.objectstore import PART, PARTS, Objects, is_missing, is_without_conditions, part_size, translate
-from partwarden.archive.storage import at, by_destination
-from partwarden.errors import DestinationNotFound, InvalidSpec, SecretInvalid, SecretKeyMissing
+from partwarden.archive.storage import Folder, at, by_destination
+from partwarden.errors import ArchiveDamaged, DestinationNotFound, InvalidSpec, SecretInvalid, SecretKeyMissing
 
 S3 = {"url": "s3://archives/prod/", "secretRef": {"name": "storage"}}
 AWS = {"accessKeyId": "id\n", "secretAccessKey": "key\n"}
@@ -182,3 +184,28 @@ def test_an_object_has_not_too_many_parts() -> None:
     assert part_size(0) == part_size(PART * PARTS // 2) == PART
     for size in (1 << 40, 5 << 40):
         assert size * 3 / 2 / part_size(size) <= PARTS
+
+
+@pytest.mark.parametrize("place", ["../other/a", "a/../../b", "a/./b", ".."])
+def test_a_location_that_leads_out_of_its_destination_is_no_archive(tmp_path: Path, place: str) -> None:
+    """As in a status that others have written."""
+    store = Folder(tmp_path)
+    with pytest.raises(ArchiveDamaged, match="no archive lies there"):
+        verify.place_of(store, store.url(place))
+    assert verify.place_of(store, store.url("a%2E/..b/c..")) == "a%2E/..b/c.."
+
+
+@pytest.mark.parametrize(
+    ("place", "root"),
+    [
+        ({}, "https://s3.us-east-1.amazonaws.com/archives"),
+        ({"region": "eu-1", "pathStyle": False}, "https://archives.s3.eu-1.amazonaws.com"),
+        ({"endpoint": "https://minio:9000/"}, "https://minio:9000/archives"),
+        ({"endpoint": "https://minio:9000", "pathStyle": False}, "https://archives.minio:9000"),
+    ],
+)
+def test_uploads_are_listed_where_the_library_writes(place: dict[str, Any], root: str) -> None:
+    made = by_destination(Destination.model_validate({"s3": {**S3, **place}}), {**AWS, "sessionToken": "token\n"})
+    assert made.uploads
+    assert (made.uploads.root, made.uploads.prefix, made.uploads.token) == (root, "prod", "token")
+    assert not any(each in repr(made.uploads) for each in ("key'", "token'"))

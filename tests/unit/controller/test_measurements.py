@@ -192,6 +192,16 @@ DROPPED = {"dropped": {"at": "2026-01-20T00:00:00Z"}}
 DAMAGED = {"verification": {"job": "j", "ok": False, "reason": "ArchiveDamaged", "message": "has another sha256"}}
 
 
+def test_what_is_announced_to_be_deleted_is_counted(office: Office) -> None:
+    policy = office.policy()
+    office.archived(policy, 1, **DROPPED)
+    for number, at in ((2, "2026-03-02T00:00:00Z"), (3, "2026-03-01T00:00:00Z"), (4, "soon")):
+        office.archived(policy, number, **DROPPED, expiresAt=at)
+    office.archived(policy, 5, **DROPPED, expiresAt="2026-01-01T00:00:00Z", expired="2026-01-26T00:00:00Z")
+    measured = office.of(policy)
+    assert (measured.expiring, measured.first_expiry) == (2, datetime(2026, 3, 1, tzinfo=UTC))
+
+
 def test_what_fails_is_named_once_its_table_is_dropped_and_the_oldest_reading_counts(office: Office) -> None:
     policy = office.policy(
         retention={"keepFor": "5y", "archive": {"pvc": {"claimName": "archives"}, "verifyEvery": "30d"}}
