@@ -203,16 +203,20 @@ def _work(
         to_validate(referenced, ready.mark),
     )
     yield SQL("COMMENT ON TABLE {} IS {}").format(legacy, write_mark(ready.comment, oid, mark, conversion.table))
+    yield require(_paired(conversion, ready), "an index of the table is not taken over by the parent as it is")
+    yield SQL("COMMIT")
+
+
+def _paired(conversion: Conversion, ready: Ready) -> Composable:
+    """Whether each index of the parent has the one of the table that it is to have, and there is no other."""
     pairs = [(each.name, each.widened.index if each.widened else each.renamed) for each in ready.indexes]
-    paired = SQL(PAIRED).format(
+    return SQL(PAIRED).format(
         parent=ready.oid,
-        oid=oid,
+        oid=conversion.oid,
         many=len(ready.indexes) + len(conversion.widened),
         parents=[parent for parent, _ in pairs],
         children=[child for _, child in pairs],
     )
-    yield require(paired, "an index of the table is not taken over by the parent as it is")
-    yield SQL("COMMIT")
 
 
 def wanted(oid: int, views: Sequence[Any], referenced: Sequence[Any], sequences: Sequence[Any]) -> list[Want]:

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from partwarden.api.destination import Destination
 from partwarden.archive import verify
+from partwarden.archive.folder import Folder
 from partwarden.archive.objectstore import PART, PARTS, Objects, is_missing, is_without_conditions, part_size, translate
-from partwarden.archive.storage import Folder, at, by_destination
+from partwarden.archive.storage import at, by_destination
 from partwarden.errors import ArchiveDamaged, DestinationNotFound, InvalidSpec, SecretInvalid, SecretKeyMissing
 
 S3 = {"url": "s3://archives/prod/", "secretRef": {"name": "storage"}}
