@@ -42,6 +42,7 @@ from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that one statement may take under the lock: more would be a scan, which no step of the swap needs."""
+OTHER = "grants, or what depends on it, changed since the table was read"
 LOGIN = """
 SELECT pg_get_userbyid(c.relowner) AS owner, current_user AS login, format_type(a.atttypid, NULL) AS type
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -182,8 +183,7 @@ def _work(
     yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
     yield from role.as_login(lock_around(views, referenced, targets, "SHARE ROW EXCLUSIVE"))
     yield ddl.lock(plain, "ACCESS EXCLUSIVE")
-    words = "grants, or what depends on it, changed since the table was read"
-    yield require(SQL("({}) = {}").format(fingerprint(oid), seen), words)
+    yield require(SQL("({}) = {}").format(fingerprint(oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} RENAME TO {}").format(old, Identifier(conversion.legacy))

@@ -10,8 +10,9 @@ to be held, nothing is moved. Whatever fails, PostgreSQL undoes all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -28,7 +29,7 @@ from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
 from .conversion_obstacles import fingerprint, require
-from .conversion_swap import UNDER_LOCK, again, changed, lock_around, move_sequences, persist, wanted
+from .conversion_swap import OTHER, UNDER_LOCK, again, changed, lock_around, move_sequences, persist, wanted
 from .create import NEW_ACLS, grants
 from .errors import message
 from .locks import Mode, Want
@@ -198,11 +199,8 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
 def _work(connection: Session, found: Converted, wants: list[Want], wholesale: bool) -> Iterator[Composable]:
     """The one message: locks, the way back, and COMMIT. Fills ``wants``."""
     parent, legacy, role = found.parent, found.legacy, found.role
-    above, below, until = (
-        ddl.relation(parent),
-        ddl.relation(legacy),
-        Relation(parent.oid, parent.schema, f"partwarden_{legacy.oid}"),
-    )
+    above, below = ddl.relation(parent), ddl.relation(legacy)
+    until = Relation(parent.oid, parent.schema, f"partwarden_{legacy.oid}")
     filter_ = SQL(definition.ROW_FILTER) if connection.info.server_version >= 150000 else NULL
     names = {"old": parent.oid, "new": above.as_string(), "was": above.as_string()}
     seen = run(connection, fingerprint(parent.oid))[0][0][0]
@@ -226,8 +224,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
     yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above)
-    words = "grants, or what depends on it, changed since the table was read"
-    yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), words)
+    yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
@@ -237,8 +234,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     if not wholesale:
         yield from _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
-    empty = SQL("NOT EXISTS (SELECT FROM {})").format(above)
-    yield require(empty, f"rows are left in other partitions than {legacy}")
+    rest = f"rows are left in other partitions than {legacy}"
+    yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), rest)
     yield SQL("ALTER TABLE {} RENAME TO {}").format(above, Identifier(until.name))
     yield SQL("ALTER TABLE {} RENAME TO {}").format(below, Identifier(parent.name))
     yield from move_sequences(sequences, until, parent)
@@ -249,15 +246,16 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from role.as_login(again((), referenced, ()))
     yield from rules
     yield from flags
-    mine = Parent(
-        **{field: getattr(parent, field) for field in ("oid", "schema", "name", "kind", "owner")},
-        grants=tuple(Grant(*each) for each in rights),
-    )
-    yield from ddl.set_grants(mine, parent, grants(acls))
+    yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
     valid = to_validate(referenced, found.mark)
     mark = ConvertedMark(legacy.oid, parent.oid, validate=valid, undone=True) if valid else None
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
+
+
+def _with_grants(parent: Parent, rights: Sequence[Any]) -> Parent:
+    values = {field: getattr(parent, field) for field in ("oid", "schema", "name", "kind", "owner")}
+    return Parent(**values, grants=tuple(Grant(*each) for each in rights))
 
 
 def _move(connection: Session, found: Converted) -> Iterator[Composable]:
