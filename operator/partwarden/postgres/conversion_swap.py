@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.sql import NULL, SQL, Composable, Identifier
+from psycopg.sql import NULL, SQL, Composable, Composed, Identifier
 
 from ..errors import AnotherOperator, PartwardenError, StatementFailed, TableChanged
 from ..planner.calendar import Range
@@ -207,7 +207,7 @@ def _work(
     yield SQL("COMMIT")
 
 
-def _paired(conversion: Conversion, ready: Ready) -> Composable:
+def _paired(conversion: Conversion, ready: Ready) -> Composed:
     """Whether each index of the parent has the one of the table that it is to have, and there is no other."""
     pairs = [(each.name, each.widened.index if each.widened else each.renamed) for each in ready.indexes]
     return SQL(PAIRED).format(
