@@ -206,7 +206,7 @@ import base64, pathlib
 print(base64.b64encode(data.read_bytes()).decode())
 """
 COLUMNS = "SELECT id, (extract(epoch FROM at) * 1000000)::bigint, payload::text FROM {} ORDER BY id"
-IN_DUCKDB = "SELECT id, epoch_us(at), payload FROM read_parquet('{}') ORDER BY id"
+IN_DUCKDB = """SELECT id, epoch_us("at"), payload FROM read_parquet('{}') ORDER BY id"""
 
 
 def test_an_expired_partition_is_archived_with_parquet_detached_read_again_and_dropped(
