@@ -29,13 +29,11 @@ ODD = [
     f"shop/run-2020-89abcdef/{layout.FOLDER}/{layout.NAME}",
 ]
 OTHERS = [
-    
     f"shop/id-89abcdef/{layout.NAME}",
     f"shop/{layout.FOLDER}/{layout.NAME}",
     f"shop/id-89abcdef/{MANIFEST}",
     f"shop/notes/{DATA}",
     f"shop/id-89abcdef/{DATA}/more",
-,
 ]
 
 
