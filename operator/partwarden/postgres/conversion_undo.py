@@ -207,7 +207,7 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
     counts = [ddl.count(SQL("ONLY {}").format(ddl.relation(each)), limit + 1) for each in found.others]
     run(connection, "SAVEPOINT uncounted", *found.role.as_login(give))
     run(connection, setting({"row_security": "off", "lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms"}), *show)
-    rows = [result[0][0] for result in run(connection, *counts)]
+    rows = [int(count) for ((count,),) in run(connection, *counts)]
     # With it go rights and locks.
     run(connection, "ROLLBACK TO SAVEPOINT uncounted", "RELEASE SAVEPOINT uncounted")
     if (many := sum(rows)) > limit:
@@ -310,7 +310,7 @@ def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     # statement fail.
     yield SQL(MOVE).format(above=above, below=below, columns=definition.text(columns[0]))
     same = SQL("current_setting('partwarden.deleted') = current_setting('partwarden.inserted')")
-    yield require(same, f"rows that were deleted were not inserted into {found.legacy}")
+    yield require(same.format(), f"rows that were deleted were not inserted into {found.legacy}")
     yield from (definition.text(each.back) for each in triggers)
     if lacking:
         yield SQL("REVOKE {} ON {} FROM {}").format(rights, below, owner)
