@@ -256,8 +256,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)
-    if not wholesale:
-        yield from _move(connection, found)
+    yield from [] if wholesale else _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
     rest = f"rows are left in other partitions than {legacy}"
     yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), rest)
