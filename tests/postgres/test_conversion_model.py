@@ -17,7 +17,8 @@ from lab.postgres import Server
 from model.conversion_sequence import ConversionSequence
 from support.majors import of_test
 
-SEEDS = os.environ.get("CONVERSION_SEEDS", "0-1")
+NAME = "test_conversion_model"
+SEEDS = os.environ.get("CONVERSION_SEEDS", "10-11")
 
 
 def seeds() -> list[int]:
@@ -33,7 +34,7 @@ def counts() -> Iterator[Counter[str]]:
     report.note("conversion model: " + ", ".join(f"{number} {what}" for what, number in sorted(total.items())))
 
 
-@pytest.mark.parametrize("major", of_test(__file__))
+@pytest.mark.parametrize("major", of_test(NAME))
 def test_each_row_is_seen_exactly_once_and_everything_comes_to_its_end(
     new_server: Callable[..., Server], major: int, counts: Counter[str]
 ) -> None:

@@ -182,6 +182,8 @@ WHERE NOT (d.classid = 'pg_constraint'::regclass
   AND NOT (d.classid = 'pg_trigger'::regclass AND (SELECT tgrelid = {oid} FROM pg_trigger WHERE oid = d.objid))
   AND NOT (d.classid = 'pg_policy'::regclass AND (SELECT polrelid = {oid} FROM pg_policy WHERE oid = d.objid))
   AND NOT (d.classid = 'pg_class'::regclass AND (SELECT relkind IN ('i', 'I') FROM pg_class WHERE oid = d.objid))
+  -- Publications stand above; that one depends on columns, too, where it has a list of them or a row filter.
+  AND d.classid <> 'pg_publication_rel'::regclass
 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {most}
 """
 
