@@ -16,7 +16,6 @@ from lab.postgres import Database
 from model.plain_tables import PlainTableShape
 from partwarden.api.policy import TableSpec
 from partwarden.errors import TransientError
-from partwarden.planner.conversion import Conversion
 from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
@@ -37,7 +36,6 @@ class Forward:
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self.conversion: Conversion | None = None
 
     def __call__(self, connection: Session) -> None:
         """Go on where the last run ended."""
@@ -46,7 +44,6 @@ class Forward:
             finish(connection, plan.table, PATIENCE, ignore)
             return
         assert plan.refusals == (), plan.refusals
-        self.conversion = plan.conversion
         convert(connection, self.wanted, plan, PATIENCE, ignore)
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import NamedTuple
 
 from lab.postgres import Database
 from model.conversion_runs import TROUBLES, Back, Forward, Step, attempt, complete
 from model.plain_tables import PlainTableShape, draw, quote
 from model.table_traffic import Traffic, traffic
-from partwarden.planner.conversion import Conversion
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import maintain
 from support.converted import dump
 
+PARTITIONS = """
+SELECT c.relname::text, b[1], b[2] FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid,
+  regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \\('(.*)'\\) TO \\('(.*)'\\)$$) b
+WHERE inhparent = %s::regclass ORDER BY b[1]
+"""
 OWN = """
 WITH t AS (SELECT to_regclass(%s)::oid AS oid)
 SELECT relname::text FROM pg_class, t WHERE pg_class.oid = t.oid
@@ -26,6 +31,14 @@ CUT = 40
 """From so many characters on names of a table's indexes are cut."""
 INTERRUPTED = 3
 """Runs at most, of each way, that are interrupted."""
+
+
+class Partition(NamedTuple):
+    """One row of `PARTITIONS`."""
+
+    name: str
+    lower: str
+    upper: str
 
 
 class ConversionSequence:
@@ -64,10 +77,10 @@ class ConversionSequence:
             for _ in range(self.rng.randint(0, INTERRUPTED)):
                 self._interrupt(shape, forward, sessions)
             self._complete(shape, forward, sessions)
-            converted = self._converted(forward)
-            sessions.ahead = converted.ahead[0].lower
+            first, *ahead = [Partition(*map(str, each)) for each in self.database.query(PARTITIONS, shape.name)]
+            sessions.ahead = ahead[0].lower
             sessions.goes_on()
-            self._compare(shape, converted)
+            self._compare(shape, first, ahead)
             sessions.moving = True
             for _ in range(self.rng.randint(0, INTERRUPTED)):
                 self._interrupt(shape, back, sessions)
@@ -94,15 +107,11 @@ class ConversionSequence:
     def _oid(self, shape: PlainTableShape) -> object:
         return self.database.query("SELECT to_regclass(%s)::oid::int8", shape.name)
 
-    def _converted(self, forward: Forward) -> Conversion:
-        assert forward.conversion is not None
-        return forward.conversion
-
-    def _compare(self, shape: PlainTableShape, converted: Conversion) -> None:
+    def _compare(self, shape: PlainTableShape, first: Partition, ahead: list[Partition]) -> None:
         """With the same table that was partitioned from the start, but for the first partition."""
 
         def others(database: Database) -> dict[str, str]:
-            rows = database.query(OWN, f"{quote(shape.schema)}.{quote(converted.legacy)}")
+            rows = database.query(OWN, f"{quote(shape.schema)}.{quote(first.name)}")
             own = [str(name) for (name,) in rows]
             if len(shape.table) > CUT:
                 # PostgreSQL numbers names that are equal once they are cut, in the order in which it makes them.
@@ -115,14 +124,14 @@ class ConversionSequence:
 
         with self.database.server.new_database() as reference:
             shape.make(reference, partitioned=True)
-            shape.make_first_partition(reference, converted)
+            shape.make_first_partition(reference, first.name, first.lower, first.upper)
             # Where the first partition reaches beyond the current interval, one more is made than the policy asks for.
             for premake in (1, 2):
                 with session(from_dsn(reference.dsn)) as connection:
                     report = maintain(connection, shape.wanted.spec.model_copy(update={"premake": premake}))
                 assert not [each.error for each in report.outcomes if each.error], report.outcomes
                 made = {each.name for each in report.inventory.partitions}
-                if made >= {each.name for each in converted.ahead}:
+                if made >= {each.name for each in ahead}:
                     break
             wanted = others(reference)
             reference.execute(f"DROP OWNED BY {shape.owner.name}")

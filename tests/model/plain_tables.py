@@ -8,7 +8,6 @@ from random import Random
 
 from lab.postgres import Database, Role
 from partwarden.api.policy import TableSpec
-from partwarden.planner.conversion import Conversion
 from partwarden.planner.conversion_rules import Wanted
 
 SCHEMAS = ("public", "Other schema")
@@ -81,12 +80,12 @@ class PlainTableShape:
         statements = ";\n".join(filter(None, self._statements(database.server.major, partitioned)))
         database.execute(f"{FUNCTIONS};{statements}")
 
-    def make_first_partition(self, database: Database, converted: Conversion) -> None:
+    def make_first_partition(self, database: Database, partition: str, lower: str, upper: str) -> None:
         """Of the table that was made partitioned: that which holds the rows where a table was converted."""
         storage = " WITH (fillfactor = 80)" if self._has("storage") else ""
         database.execute(
-            f"SET ROLE {self.owner.name}; CREATE TABLE {quote(self.schema)}.{quote(converted.legacy)} PARTITION OF "
-            f"{self.name} FOR VALUES FROM ('{converted.lower}') TO ('{converted.upper}'){storage}"
+            f"SET ROLE {self.owner.name}; CREATE TABLE {quote(self.schema)}.{quote(partition)} PARTITION OF "
+            f"{self.name} FOR VALUES FROM ('{lower}') TO ('{upper}'){storage}"
         )
 
     def fill(self, database: Database) -> None:
