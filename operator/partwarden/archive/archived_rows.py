@@ -11,19 +11,16 @@ in the order of the rows of the dump, in COPY's text format; compressed by gzip.
 from __future__ import annotations
 
 import hashlib
-import queue
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from types import TracebackType
 from typing import Any
 
 from ..errors import ArchiveDamaged, DumpFailed, ProofFailed
 from .manifest import GeneratedData
+from .object_writer import PIECE, ObjectWriter
 from .storage import Store
 
 
@@ -189,35 +186,22 @@ def _until_end(pieces: Iterator[bytes]) -> Generator[bytes, None, Iterator[bytes
     raise DumpFailed("the archive's rows break off")
 
 
-PIECE = 1 << 20
-"""Bytes that are handed on at once."""
 GZIP = 31
 """Of zlib: the largest window, and the header and trailer of gzip."""
 QUICKLY = 1
 
 
-class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
-    """Write the object while its lines come. Left by an error, no object is there."""
+class GeneratedWriter(ObjectWriter):
+    """Write the object while its lines come."""
 
     def __init__(self, store: Store, key: str, expected: int = 0) -> None:
         """``expected``: about how many bytes it will have at most."""
-        self._written, self._content = Digest(), Digest()
-        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=8)
-        self._held = bytearray()
-        self._pool = ThreadPoolExecutor(1, "partwarden-generated")
-        self._put: Future[None] = self._pool.submit(store.put, key, self._written.through(self._compressed()), expected)
-
-    def write(self, line: bytes) -> None:
-        """Add a line, with its end. Raises what storage raised."""
-        self._held += line
-        if len(self._held) >= PIECE:
-            self._hand_on()
+        self._written, self._content = written, content = Digest(), Digest()
+        super().__init__(store, key, expected, lambda pieces: written.through(_packed(content.through(pieces))))
 
     def finish(self, columns: Sequence[str]) -> GeneratedData:
         """The object is there, whole and durable. Raises what storage raises."""
-        self._hand_on()
-        self._give(None)
-        self._put.result()
+        self.end()
         return GeneratedData(
             columns=tuple(columns),
             bytes=self._written.size,
@@ -225,37 +209,13 @@ class GeneratedWriter(AbstractContextManager["GeneratedWriter"]):
             copy_sha256=self._content.sha256,
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
-            with suppress(BaseException):
-                self._give(error)
-        self._pool.shutdown()
 
-    def _hand_on(self) -> None:
-        piece, self._held = bytes(self._held), bytearray()
-        self._content.update(piece)
-        self._give(piece)
-
-    def _give(self, piece: bytes | BaseException | None) -> None:
-        """Wait until there is room, but not for a thread that has ended."""
-        while True:
-            try:
-                return self._pieces.put(piece, timeout=1.0)
-            except queue.Full:
-                if self._put.done():
-                    return self._put.result()
-
-    def _compressed(self) -> Iterator[bytes]:
-        packer = zlib.compressobj(QUICKLY, zlib.DEFLATED, GZIP)
-        while (piece := self._pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                # Storage removes what it has of an object whose bytes end so.
-                raise piece
-            if packed := packer.compress(piece):
-                yield packed
-        yield packer.flush()
+def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(QUICKLY, zlib.DEFLATED, GZIP)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
 
 
 def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[bytes]:

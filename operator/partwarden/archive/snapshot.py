@@ -129,7 +129,7 @@ def read_rows(
     held: Held,
     columns: Sequence[Column],
     progress: Callable[[Digest], None] = lambda digest: None,
-    sink: Callable[[bytes], None] | None = None,
+    sink: Callable[[bytes], object] | None = None,
 ) -> Digest:
     """Digest of the rows as ``pg_dump`` copies them: of all columns that are not generated. Raises psycopg's errors.
     ``sink`` is given each row's values of the stored generated columns, as a line in COPY's text format. Those are read
@@ -159,7 +159,7 @@ def read_rows(
 
 
 def _plain(
-    rows: Iterable[bytes | memoryview], stored: int, sink: Callable[[bytes], None]
+    rows: Iterable[bytes | memoryview], stored: int, sink: Callable[[bytes], object]
 ) -> Iterator[bytes | memoryview]:
     """The rows without their last columns, so many as are ``stored``, which go to the sink."""
     for row in rows:

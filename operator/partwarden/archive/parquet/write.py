@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +20,9 @@ from ...errors import ProofFailed, StatementRejected
 from ...postgres.connection import run
 from ...postgres.settings import setting
 from .. import snapshot
+from ..archived_rows import Digest
 from ..manifest import LARGEST_FOOTER, ParquetColumnData, ParquetData, Say
+from ..object_writer import ObjectWriter
 from ..snapshot import Held
 from ..storage import Store
 from ..verify import Progress
@@ -39,8 +38,6 @@ LEVEL = 1
 """Of zstd: of the rows of `make bench archive`, 3 takes longer and makes a larger file."""
 KEY = "partwarden"
 """Of the file's metadata, under which a JSON document says what the rows are."""
-PART = 1 << 20
-"""Bytes that are handed to the destination at once."""
 
 
 def write(
@@ -156,28 +153,20 @@ class _Groups:
         return self._upload.position - before
 
 
-class Upload(AbstractContextManager["Upload"]):
-    """A file that is only written, and goes to the destination meanwhile, in a thread of its own. Left by an error, no
-    object is there."""
+class Upload(ObjectWriter):
+    """A file for pyarrow, that is only written."""
 
     def __init__(self, store: Store, key: str, expected: int = 0) -> None:
         """``expected``: about how many bytes it will have at most."""
         self.position, self.closed, self._abandoned = 0, False, False
-        self._digest = hashlib.sha256()
-        self._held = bytearray()
-        self._pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=4)
-        self._pool = ThreadPoolExecutor(1, "partwarden-parquet")
-        self._put: Future[None] = self._pool.submit(store.put, key, self._given(), expected)
+        self._written = Digest()
+        super().__init__(store, key, expected, self._written.through)
 
     def write(self, content: bytes) -> int:
         """Add bytes. Raises what storage raised."""
-        if self._abandoned:
-            # Of pyarrow, which ends a file when it lets go of it.
-            return len(content)
-        self._held += content
-        self.position += len(content)
-        if len(self._held) >= PART:
-            self._hand_on()
+        # pyarrow ends a file when it lets go of it.
+        if not self._abandoned:
+            self.position += super().write(content)
         return len(content)
 
     def flush(self) -> None:
@@ -189,36 +178,11 @@ class Upload(AbstractContextManager["Upload"]):
 
     def finish(self) -> tuple[int, str]:
         """The object is there, whole and durable: its bytes, and their sha256. Raises what storage raises."""
-        self._hand_on()
-        self._give(None)
-        self._put.result()
-        return self.position, self._digest.hexdigest()
+        self.end()
+        return self._written.size, self._written.sha256
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._abandoned = True
-            with suppress(BaseException):
-                self._give(error)
-        self._pool.shutdown()
-
-    def _hand_on(self) -> None:
-        piece, self._held = bytes(self._held), bytearray()
-        self._digest.update(piece)
-        self._give(piece)
-
-    def _give(self, piece: bytes | BaseException | None) -> None:
-        """Wait until there is room, but not for a thread that has ended."""
-        while True:
-            if self._put.done():
-                return self._put.result()
-            with suppress(queue.Full):
-                return self._pieces.put(piece, timeout=1.0)
-
-    def _given(self) -> Iterator[bytes]:
-        while (piece := self._pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                # Storage removes what it has of an object whose bytes end so.
-                raise piece
-            yield piece
+        self._abandoned = error is not None
+        super().__exit__(kind, error, traceback)
