@@ -193,6 +193,26 @@ def test_beside_a_run_that_takes_long_nothing_is_done(database: Database) -> Non
     assert not has_check(database)
 
 
+def test_a_check_that_stands_waits_for_no_other_action(database: Database) -> None:
+    stop_with_check(database)
+    assert work(database, ATTACH, Steps(waits=True)).update.ready.reason == "Converged"
+
+
+def test_where_the_last_step_is_refused_it_comes_again_long_before_rows_are(database: Database) -> None:
+    database.execute(
+        RUN + "; CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$;"
+        "CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"
+    )
+    report = work(database, ATTACH, resync="24h")
+    assert (report.update.ready.status, report.update.stalled) == (ConditionStatus.FALSE, True)
+    assert "not yet" in report.update.ready.message
+    assert has_check(database)
+    assert "CheckStands" in reasons(report)
+    assert report.boundary is not None
+    ((left,),) = database.query("SELECT extract(epoch FROM date_trunc('month', now() + '1 day') + '1 month' - now())")
+    assert report.boundary < 0.6 * float(str(left))
+
+
 def test_the_way_back_and_that_it_is_refused_beyond_its_limit(database: Database) -> None:
     database.execute(RUN)
     work(database, ATTACH)
@@ -229,7 +249,7 @@ def test_foreign_keys_that_are_left_are_validated_by_the_next_reconcile(
     def busy(*_: object) -> None:
         raise TableBusy("another session holds log")
 
-    unproven = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated"
+    unproven = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated AND conparentid = 0"
     with monkeypatch.context() as patch:
         patch.setattr(conversion_swap, "finish", busy)
         report = work(database, {"mode": "Attach"})

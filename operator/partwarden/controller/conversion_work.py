@@ -105,11 +105,17 @@ class ConversionWork:
         spec, convert = self.request.spec, self.request.spec.convert
         assert convert is not None
         wanted = Wanted(spec, convert.widen_keys, convert.legacy_name)
-        if not self._begin(CONVERT, table.parent, table.bytes):
-            self.report.update = status.going_on(table, QUEUED, _standing(table, left, QUEUED))
+        # With a CHECK that stands it waits for no other: the end of the range comes nearer meanwhile.
+        if not self._begin(CONVERT, table.parent, table.bytes, urgent=left is not None):
+            self.report.update = status.going_on(table, QUEUED)
             return False
-        with translated(self.connection, f"table {table}"):
-            plan = conversion_engine.observe_conversion(self.connection, wanted)
+        try:
+            with translated(self.connection, f"table {table}"):
+                plan = conversion_engine.observe_conversion(self.connection, wanted)
+        except UserError:
+            if left is not None and spec.mode is not Mode.PLAN:
+                self._drop_check(table)
+            raise
         if plan.conversion is None:
             self._forbid(plan, left)
             return False
@@ -120,6 +126,8 @@ class ConversionWork:
         if waits:
             return False
         self._check_wanted()
+        # Where a step fails and is tried again slowly, the end of the range is moved long before it is reached.
+        self.report.boundary = plan.holds_for.total_seconds() / 2
         did = self._did(CONVERT, table.parent, table.bytes)
         conversion_engine.convert(self.connection, wanted, plan, self._patience, did)
         self._ends()
@@ -236,10 +244,10 @@ class ConversionWork:
     def _patience(self) -> float:
         return max(self.request.patience, PATIENCE)
 
-    def _begin(self, action: str, parent: Parent, size: int) -> bool:
-        """Whether what may take long may begin; if not, the policy is reconciled when it may."""
+    def _begin(self, action: str, parent: Parent, size: int, *, urgent: bool = False) -> bool:
+        """Whether what may take long may begin; if not, the policy is reconciled when it may. ``urgent``: it may."""
         step = Step(action, str(parent), size)
-        if self.supervisor.must_wait(step):
+        if not urgent and self.supervisor.must_wait(step):
             return False
         self.report.converted = True
         self.supervisor.begins(f"{action} of {parent}", LONG, step)

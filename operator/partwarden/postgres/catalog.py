@@ -107,15 +107,15 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 
 @lru_cache(maxsize=2048)
-def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool, told: bool) -> tuple[SQL, ...]:
+def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool, noted: bool) -> tuple[SQL, ...]:
     """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text, and kept. ``set_role``: as
-    `set_role_right`; ``exact`` chooses how sizes are read, ``told`` whether comments of partitions are."""
+    `set_role_right`; ``exact`` chooses how sizes are read, ``noted`` whether comments of partitions are."""
     names = {"schema": schema, "name": name, "traits": TRAITS, "bounds": ddl.BOUNDS}
     size = EXACT_SIZE if exact else PAGES
     queries: list[Composable] = [
         SQL(SERVER),
         SQL(PARENT).format(set_role=set_role, **names),
-        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if told else NULL, **names),
+        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if noted else NULL, **names),
     ]
     queries += [ask_marked(schema, name, size)] if marks else []
     return tuple(SQL(each.as_string()) for each in queries)
@@ -145,8 +145,8 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
 
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
     schema, name, marks = spec.table.schema_, spec.table.name, spec.retention is not None
-    told = marks or spec.convert is not None
-    queries = about_table(schema, name, set_role_right(connection), exact, marks, told)
+    noted = marks or spec.convert is not None
+    queries = about_table(schema, name, set_role_right(connection), exact, marks, noted)
     (server,), parents, partitions, *marked = read_only(connection, *queries, statement_timeout=TIMEOUT)
     if oids := [row.oid for row in partitions if row.kind == "p"]:
         query = SQL(BELOW).format(size=EXACT_SIZE if exact else PAGES, oids=oids)
