@@ -12,7 +12,7 @@ from partwarden.api.policy import PartitionPolicySpec
 from partwarden.api.status import ConditionStatus, State
 from partwarden.controller import database_work
 from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
-from partwarden.errors import TableBusy
+from partwarden.errors import PolicyConflict, TableBusy
 from partwarden.planner.conversion_rules import CHECK
 from partwarden.planner.drop_preconditions import Archives
 from partwarden.postgres import conversion_swap
@@ -211,6 +211,20 @@ def test_where_the_last_step_is_refused_it_comes_again_long_before_rows_are(data
     assert report.boundary is not None
     ((left,),) = database.query("SELECT extract(epoch FROM date_trunc('month', now() + '1 day') + '1 month' - now())")
     assert report.boundary < 0.6 * float(str(left))
+
+
+def test_a_policy_that_an_older_one_keeps_from_the_table_takes_nothing_back(database: Database) -> None:
+    stop_with_check(database)
+
+    class Younger(Steps):
+        def claim(self, server: str, oid: int, table: str) -> None:
+            raise PolicyConflict("table public.run belongs to the older policy a/run")
+
+    for convert in (None, {"mode": "Never"}, {"mode": "Undo"}, ATTACH):
+        supervisor = Younger()
+        report = work(database, convert, supervisor)
+        assert report.update.ready.reason == "PolicyConflict"
+        assert (has_check(database), supervisor.done, reasons(report)) == (True, [], set())
 
 
 def test_the_way_back_and_that_it_is_refused_beyond_its_limit(database: Database) -> None:

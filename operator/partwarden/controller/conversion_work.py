@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..api.policy import Mode
-from ..errors import NotPartitioned, PartwardenError, UserError
+from ..errors import NotPartitioned, PartwardenError, PolicyConflict, UserError
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import CHECK, Wanted, is_ours
 from ..planner.conversion_steps import CONVERT, UNDO, conversion_digest, gate_of, standing, undo_digest, undo_step
@@ -94,8 +94,10 @@ class ConversionWork:
             self.report.stopped = str(withdrawn)
             self.report.update = status.going_on(table, f"stopped: {withdrawn}")
         except PartwardenError as failure:
-            # What passes is tried again soon, and moves the end of the range where that is needed.
-            found = self._still_standing(table) if isinstance(failure, UserError) else []
+            # What passes is tried again soon, and moves the end of the range where that is needed. Of a conflict the
+            # older policy attends to it.
+            lasts = isinstance(failure, UserError) and not isinstance(failure, PolicyConflict)
+            found = self._still_standing(table) if lasts else []
             self.report.update = status.failing(table, failure, found)
         return False
 

@@ -267,8 +267,11 @@ def read_prepared(connection: Session, table: Table, check: str) -> tuple[str, L
     query = SQL(PREPARED).format(schema=table.schema_, name=table.name, check=check, longest=LONGEST_CHECK)
     (rows,) = read_only(connection, query, statement_timeout=catalog.TIMEOUT)
     check_rows(rows)
-    left = parse_leftover(rows)
-    return (rows[0].key, left) if left is not None and left.lower is not None else None
+    try:
+        left = parse_leftover(rows)
+        return (str(rows[0].key), left) if left is not None and left.lower is not None else None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadAnswer(f"the catalog holds what no PostgreSQL has there ({error!r:.200})") from error
 
 
 def read_taken(connection: Session, table: PlainTable, names: list[str]) -> frozenset[str]:
