@@ -57,7 +57,17 @@ def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_pla
     (oid,) = pg_database.query("SELECT 'run'::regclass::oid")
     with writer(pg_database) as written:
         with site.operator() as first:
-            site.watch_over(pg_database, **ATTACH)
+            with pg_database.connect() as holder:
+                # The build of an index waits for every transaction that has written before.
+                holder.execute(b"BEGIN; INSERT INTO run DEFAULT VALUES")
+                site.watch_over(pg_database, **ATTACH)
+                until("the status says what takes long", lambda: site.policy().get("status", {}).get("longAction"))
+                status = site.wait(Ready="False", reason="Converting", Reconciling="True")["status"]
+                assert (status["longAction"]["action"], status["longAction"]["object"]) == (
+                    "ConvertTable",
+                    "public.run",
+                )
+                holder.execute(b"ROLLBACK")
             refused = site.wait(Ready="False", Stalled="True")["status"]
             assert pg_database.query("SELECT FROM pg_constraint WHERE conname = %s AND convalidated", CHECK)
             assert "CheckStands" in [each["reason"] for each in refused["findings"]]
