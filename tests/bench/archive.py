@@ -159,7 +159,9 @@ def _archive(server: Server, database: Database, folder: Path) -> tuple[Took, in
 
 def _resident(process: psutil.Process) -> int:
     try:
-        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+        # Until it runs its program, a child is the command once more, in the very same memory.
+        own, children = process.exe(), process.children(recursive=True)
+        return sum(each.memory_info().rss for each in (process, *(each for each in children if each.exe() != own)))
     except psutil.Error:
         return 0
 

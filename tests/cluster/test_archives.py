@@ -46,7 +46,7 @@ def test_what_a_job_proved_is_in_the_status_and_no_other_job_is_made(
     assert shown[0].split() == columns
     assert shown[1].split()[:-1] == ["by-hand", "run_2020", "Verified", "3", "2.0Ki"]
     heading, wide = archives.kubectl("get", "parc", "by-hand", "-o", "wide").splitlines()
-    assert heading.split() == [*columns, "FROM", "TO", "VERIFIED", "APPROVAL", "LOCATION", "MESSAGE"]
+    assert heading.split() == [*columns, "FROM", "TO", "VERIFIED", "APPROVAL", "FORMATS", "LOCATION", "MESSAGE"]
     assert "s3://archives/runs/db/public.run/run_2020/by-hand-1" in wide
 
     # Its Job was deleted, and the operator has reconciled the archive since: it would make the same one.

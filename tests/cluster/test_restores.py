@@ -123,9 +123,10 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         assert line.split()[:-1] == ["again", "by-hand", "public.run_2020_again", "25", "Restored"]
         with pytest.raises(KubectlError, match="a restore is done once, and only expireAfter can be"):
             archives.apply_restore("again", {**SPEC, "as": {"name": "another"}})
+        archives.apply_restore("again", SPEC)
         archives.kubectl("patch", "prst", "again", "--type", "merge", "-p", '{"spec":{"expireAfter":"30d"}}')
         archives.kubectl("wait", "--for=jsonpath={.status.expiresAt}", "prst/again", "--timeout=60s")
-        archives.apply_restore("again", SPEC)
+        archives.kubectl("patch", "prst", "again", "--type", "merge", "-p", '{"spec":{"expireAfter":null}}')
         until("it never expires", lambda: "expiresAt" not in archives.kubectl.get("prst", "again")["status"])
         archives.kubectl("delete", "prst", "again")
         until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))

@@ -32,7 +32,9 @@ def _peak(database: Database, partition: str, folder: Path, *options: str, progr
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             try:
-                family = (watched, *watched.children(recursive=True))
+                # Until it runs its program, a child is the command once more, in the very same memory.
+                own, children = watched.exe(), watched.children(recursive=True)
+                family = (watched, *(each for each in children if each.exe() != own))
                 most = max(most, sum(each.memory_info().rss for each in family))
             except psutil.Error:
                 continue

@@ -15,6 +15,7 @@ from partwarden.archive import storage
 from partwarden.archive.expiry import remove_abandoned
 from partwarden.archive.manifest import DATA, GENERATED, MANIFEST
 from partwarden.archive.objectstore import Objects
+from partwarden.archive.parquet import layout
 from partwarden.cli import job
 from partwarden.errors import DestinationDenied, DestinationUnreachable
 from support.places import PREFIX, objects
@@ -22,8 +23,18 @@ from support.places import PREFIX, objects
 NOW = -timedelta(days=1).total_seconds()
 """Older than this is all that was begun."""
 OURS = [f"shop/public.run/run_2020/run-2020-0123456789-{number:08x}/{DATA}" for number in range(3)]
-ODD = [f"100%/public.a%2Fb/x y+&~'ü€/id-0123456789-89abcdef/{GENERATED}"]
-OTHERS = [f"shop/id-89abcdef/{MANIFEST}", f"shop/notes/{DATA}", f"shop/id-89abcdef/{DATA}/more"]
+ODD = [
+    f"100%/public.a%2Fb/x y+&~'ü€/id-0123456789-89abcdef/{GENERATED}",
+    f"shop/run-2020-89abcdef/{layout.FOLDER}/table=run/year=2020/{layout.NAME}",
+    f"shop/run-2020-89abcdef/{layout.FOLDER}/{layout.NAME}",
+]
+OTHERS = [
+    f"shop/id-89abcdef/{layout.NAME}",
+    f"shop/{layout.FOLDER}/{layout.NAME}",
+    f"shop/id-89abcdef/{MANIFEST}",
+    f"shop/notes/{DATA}",
+    f"shop/id-89abcdef/{DATA}/more",
+]
 
 
 def begin(s3: S3Server, bucket: str, *keys: str) -> None:

@@ -84,6 +84,14 @@ def test_all_that_is_tied_to_a_table_is_read(database: Database) -> None:
     }
 
 
+def test_a_publication_of_columns_and_rows_is_one_object(database: Database) -> None:
+    if database.server.major < 15:
+        return
+    database.execute("""CREATE TABLE run (id int, at date, PRIMARY KEY (id, at));
+        CREATE PUBLICATION p FOR TABLE run (id, at) WHERE (id > 5) WITH (publish_via_partition_root)""")
+    assert [(each.kind.name, each.name) for each in read(database, "at").tied] == [("PUBLICATION", "p")]
+
+
 def test_keys_and_indexes_are_read(database: Database) -> None:
     database.execute(RICH)
     table = read(database)

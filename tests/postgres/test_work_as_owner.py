@@ -15,13 +15,15 @@ import pytest
 
 from lab.postgres import Binaries, Database, Role
 from partwarden.api.destination import PVC, Destination
+from partwarden.api.policy import TableSpec
 from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
 from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Task
 from partwarden.archive.manifest import TableName
 from partwarden.errors import InsufficientPrivilege
-from partwarden.postgres import fingerprint
+from partwarden.planner.conversion_rules import Wanted
+from partwarden.postgres import conversion_engine, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.meanwhile import keep, reasons
@@ -149,6 +151,47 @@ def test_a_fingerprint_is_taken_as_the_owner(theirs: Theirs) -> None:
         # The role ends with the transaction.
         assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
     assert "constant index" in theirs.ran()
+
+
+PLAIN = """
+    CREATE DOMAIN part AS int CHECK (public.code('domain', VALUE) < 1000000);
+    CREATE TABLE events (id int PRIMARY KEY, at timestamptz NOT NULL, a part DEFAULT public.code('default'),
+      twice int GENERATED ALWAYS AS (public.code('generated column', a) + public.code('constant generation')) STORED,
+      CHECK (public.code('check', a) < 1000000), CHECK (public.code('constant check') > 0));
+    INSERT INTO events SELECT g, now(), g FROM generate_series(1, 10) g;
+    CREATE INDEX ON events ((public.code('index', a)), (public.code('constant index')))
+      WHERE public.code('constant condition') > 0;
+    CREATE STATISTICS s ON (public.code('statistics', a)), at FROM events;
+    CREATE VIEW above AS SELECT public.code('view') AS v, public.code('view', id) AS w FROM events;
+    CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN PERFORM public.spy('trigger'); RETURN NEW; END $$;
+    CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW WHEN (public.code('constant when') > 0)
+      EXECUTE FUNCTION fired();
+    CREATE POLICY p ON events USING (public.code('policy', a) > 0 AND public.code('constant policy') > 0);
+    ALTER TABLE events ENABLE ROW LEVEL SECURITY;
+"""
+
+
+def test_a_conversion_and_its_way_back_run_as_the_owner(theirs: Theirs) -> None:
+    theirs.execute(PLAIN)
+    theirs.ran()
+    spec = TableSpec.model_validate({"table": {"name": "events"}, "key": "at", "interval": "Year", "premake": 1})
+    with session(from_dsn(theirs.login)) as connection:
+        wanted = Wanted(spec, widen_keys=True)
+        plan = conversion_engine.observe_conversion(connection, wanted)
+        assert plan.refusals == ()
+        conversion_engine.convert(connection, wanted, plan, 10.0, lambda *_: None)
+        theirs.ran()
+        theirs.execute("INSERT INTO events SELECT 11, now() + interval '1 year', 5")
+        with theirs.database.server.log.open() as log:
+            log.seek(0, 2)
+            conversion_engine.undo(connection, spec.table, "at", 10.0, 1000, lambda *_: None)
+            said = log.read()
+    assert theirs.ran() >= ROWS
+    assert "ran check as" in said
+    assert "ran trigger as" not in said
+    assert "ran view as" not in said
+    assert theirs.database.query("SELECT count(*) FROM events") == [(11,)]
 
 
 def _order(oid: int = 0) -> JobSpec:

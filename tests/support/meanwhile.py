@@ -150,7 +150,9 @@ def killing_after_each_ddl_command(database: Database) -> Iterator[int]:
     """Numbers from 1 on, without end: until the next, a session is ended when it has carried out so many commands."""
     database.execute("""
         CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-          PERFORM set_config('lab.done', (coalesce(current_setting('lab.done', true), '0')::int + 1)::text, false);
+          -- Empty after a rollback.
+          PERFORM set_config('lab.done',
+            (coalesce(nullif(current_setting('lab.done', true), ''), '0')::int + 1)::text, false);
           IF current_setting('lab.done') = current_setting('lab.last', true) THEN
             PERFORM pg_terminate_backend(pg_backend_pid());
           END IF;

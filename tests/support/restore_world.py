@@ -62,6 +62,7 @@ class World:
         proven: bool = True,
         completed: str = "2026-01-01",
         more: dict[str, object] | None = None,
+        labels: dict[str, str] | None = None,
     ) -> None:
         """Make a PartitionArchive, or change it. ``more``: of its status."""
         spec = {
@@ -72,7 +73,8 @@ class World:
         }
         status = {"from": lower, "to": upper, "location": LOCATION, "completed": completed, **(more or {})}
         status |= {"manifestSha256": "b" * 64} if proven else {}
-        body = {"metadata": {"namespace": "ns", "name": name}, "spec": spec, "status": status}
+        meta = {"namespace": "ns", "name": name, "labels": labels or {}}
+        body = {"metadata": meta, "spec": spec, "status": status}
         self.archives.put(parse_archive(self.server.put(ARCHIVE_PLURAL, body)))
 
     def restart(self) -> None:

@@ -28,6 +28,7 @@ from urllib.parse import quote, urlsplit
 from ..api.destination import S3
 from ..errors import DestinationDenied, DestinationUnreachable, PartwardenError, printable
 from .manifest import DATA, GENERATED
+from .parquet import layout
 
 TIMEOUT, PATIENCE = 20.0, 120.0
 """Seconds for a part of an answer, and for all requests together: the Job that tidies up has done its work, and its end
@@ -213,9 +214,11 @@ def _read(answer: HTTPResponse, end: float) -> bytes:
 def is_ours(key: str) -> bool:
     """Whether it is one as `create.archive` makes them: another program's uploads below the same prefix are none."""
     folder, _, name = key.rpartition("/")
+    if name == layout.NAME:
+        folder = f"{folder}/".rpartition(f"/{layout.FOLDER}/")[0]
     own_id, _, attempt = folder.rpartition("/")[2].rpartition("-")
     written = own_id and len(attempt) == ATTEMPT and not attempt.strip(string.hexdigits.lower())
-    return bool(written) and name in (DATA, GENERATED) and len(key) <= LONGEST_KEY
+    return bool(written) and name in (DATA, GENERATED, layout.NAME) and len(key) <= LONGEST_KEY
 
 
 def _value(text: str, name: str) -> str:

@@ -212,7 +212,7 @@ class ArchiveRequests:
         )
         key, labels = (policy.key[0], name(policy, spec, server, wanted)), _labels(policy, server, wanted)
         # Once the policy is gone, those of the selector decide which operator goes on with it.
-        of_table = {TABLE_LABEL: _label(str(spec.table))}
+        of_table = {TABLE_LABEL: label(str(spec.table))}
         all_labels = MANAGED | deciding_labels(self._selector, policy.labels) | of_table | labels
         body = {
             "apiVersion": API_VERSION,
@@ -254,14 +254,14 @@ def name(policy: StoredPolicy, spec: PartitionPolicySpec, server: str, wanted: A
 
 def _labels(policy: StoredPolicy, server: str, wanted: ArchiveRequest) -> dict[str, str]:
     return {
-        POLICY_LABEL: _label(policy.key[1]),
+        POLICY_LABEL: label(policy.key[1]),
         SERVER_LABEL: server_label(server),
         OID_LABEL: str(wanted.oid),
         ROUND_LABEL: str(wanted.round),
     }
 
 
-def _label(text: str) -> str:
+def label(text: str) -> str:
     """The text as the value of a label, with a digest where it is longer, or has characters that a label may not."""
     if len(text) <= LABEL and re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", text):
         return text

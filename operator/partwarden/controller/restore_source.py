@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..api.archive import PartitionArchiveSpec
+from ..api.archive import TABLE_LABEL, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.destination import Destination
 from ..api.period import parse_period
@@ -21,6 +21,7 @@ from ..planner.calendar import BoundedRange, Grid, iso, merge, subtract
 from ..planner.findings import join_names
 from . import restore_parts
 from .archive_job import resolve_database
+from .archive_requests import label
 from .archive_status import is_proven, reading
 
 SHOWN = 10
@@ -94,12 +95,14 @@ class Selection(NamedTuple):
 
 
 def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArchive]) -> Selection:
-    """``archives``: of the policy, in any order. ``text``: a period. Raises `UnknownTimeZone`."""
+    """``archives``: of the policy, in any order; those of another table, which a policy of that name had, are left out.
+    ``text``: a period. Raises `UnknownTimeZone`."""
+    table = label(str(policy.table))
     wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
     newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
     for each in sorted(archives, key=lambda each: (str(each.status.get("completed") or ""), each.key)):
         held = _range(each.status) if is_proven(each.status) and not each.expired else None
-        if held is None:
+        if held is None or each.labels.get(TABLE_LABEL, table) != table:
             continue
         whole = wanted[held.lower.tzinfo is not None]
         if whole.lower <= held.lower and held.upper <= whole.upper:

@@ -102,6 +102,8 @@ KEPT: Mapping[TiedKind, str] = {
     TiedKind.FOREIGN_KEY: "kept, not checked again; writers of the table that it refers to wait while it is attached",
     TiedKind.REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on",
     TiedKind.VIEW: "made anew with the same definition, owner, grants, comments and options",
+    TiedKind.BEFORE_TRIGGER: "kept, and so for each new partition; that is chosen before it fires: a write fails "
+    "where it sets the partition key so that the row belongs elsewhere",
     TiedKind.ROW_TRIGGER: "kept, and so for each new partition",
     TiedKind.CONSTRAINT_TRIGGER: "kept, and so for each new partition",
     TiedKind.STATEMENT_TRIGGER: "kept",
@@ -196,6 +198,9 @@ def _relation(table: PlainTable, _: Wanted) -> Iterator[Refusal]:
         yield Refusal(name, f"it is a table OF {table.typed}, and a partition cannot be", "ALTER TABLE … NOT OF")
     if table.access_method != "heap":
         yield Refusal(name, f"its access method is {table.access_method}", "ALTER TABLE … SET ACCESS METHOD heap")
+    if table.forced:
+        why = "row security is forced, and its owner, as whom all is done, may not see all rows"
+        yield Refusal(name, why, "ALTER TABLE … NO FORCE ROW LEVEL SECURITY, and FORCE again afterwards")
 
 
 def _key(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:

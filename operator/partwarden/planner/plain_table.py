@@ -36,6 +36,7 @@ class TiedKind(StrEnum):
     VIEW = "view"
     RULE = "rule on the table"
     MATERIALIZED_VIEW = "materialized view"
+    BEFORE_TRIGGER = "row trigger before the event"
     ROW_TRIGGER = "row trigger"
     STATEMENT_TRIGGER = "statement trigger"
     CONSTRAINT_TRIGGER = "constraint trigger"
@@ -154,6 +155,8 @@ class PlainTable:
     typed: str | None
     """The composite type that it is a table OF."""
     access_method: str
+    forced: bool
+    """Whether policies of row security hold for its owner, too."""
     bytes: int
     """Of the table with TOAST and indexes."""
     heap: int

@@ -246,6 +246,15 @@ def legacy_name(table: str, legacy: str, name: str) -> str:
     return wanted.encode()[: LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
+def constraint_name(table: str, column: str, what: str) -> str:
+    """What PostgreSQL calls a constraint by itself: of table and column the longer one is cut where all is too long."""
+    parts, room = [table.encode(), column.encode()], LONGEST_NAME - len(what) - 2
+    while len(parts[0]) + len(parts[1]) > room:
+        longer = 0 if len(parts[0]) > len(parts[1]) else 1
+        parts[longer] = parts[longer][:-1]
+    return "_".join([*(each.decode(errors="ignore") for each in parts), what])
+
+
 def read_indexes(
     connection: psycopg.Connection[Any],
     oid: int,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 from psycopg.sql import SQL
 
 from ..api.policy import Table
-from ..errors import StatementRejected, TableChanged
+from ..errors import PartwardenError, StatementRejected, TableChanged, UserError
 from ..planner import marker
+from ..planner.conversion import Conversion
 from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
-from ..planner.conversion_rules import CHECK, Refusal, Wanted, refusals
+from ..planner.conversion_rules import CHECK, Refusal, Wanted, is_ours, refusals
 from ..planner.inventory import Parent, RelationKind
+from ..planner.plain_table import PlainTable
 from . import conversion_finish, conversion_undo, ddl
 from .connection import Session
+from .conversion_definition import legacy_name
 from .conversion_facts import read_rows, read_table, read_taken
 from .conversion_obstacles import obstacles
-from .conversion_prepare import Report, abandon, prepare
+from .conversion_prepare import Report, abandon, prepare, remove_check
 from .conversion_swap import swap
 from .transaction import read_only, translated
 
@@ -40,22 +45,39 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
     # The swap asks them again under its lock: what it would refuse is known before anything is done.
     if plan.conversion is not None and (found := obstacles(connection, plan.conversion)):
         return ConversionPlan(table, tuple(Refusal(str(table), *each.split("; ", 1)) for each in found))
+    if plan.conversion is not None and (taken := tuple(_taken_names(connection, table, plan.conversion))):
+        return ConversionPlan(table, taken)
     return plan
+
+
+def _taken_names(connection: Session, table: PlainTable, conversion: Conversion) -> Iterator[Refusal]:
+    """Indexes of the table that cannot be called what those of its first partition are called."""
+    named = {
+        each.name: legacy_name(conversion.table, conversion.legacy, each.name)
+        for each in table.indexes
+        if not is_ours(table, each)
+    }
+    taken = read_taken(connection, table, [*named.values()])
+    for name, later in named.items():
+        if later in taken or [*named.values()].count(later) > 1:
+            why = f"it would be called {later} then, which is another's name in schema {conversion.schema}"
+            yield Refusal(f"index {name}", why, "rename one of the two")
 
 
 def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience: float, report: Report) -> None:
     """Do what the plan says; what was done is not done twice. ``patience``: seconds in which each lock must be had.
 
     Planned anew, up to `ATTEMPTS` times, where the table changed meanwhile. Interrupted before the last transaction,
-    the table is the plain one still, and the next call goes on; after it, the next call of `finish` does. Raises
+    the table is the plain one still, and the next call goes on; after it, the next call of `finish` does. Where only a
+    user can remove what is in the way, the CHECK is taken away again: it must not outlast its range. Raises
     `StatementRejected` where something forbids it, and as `conversion_prepare.prepare` and `conversion_swap.swap` do.
     """
     for left in reversed(range(ATTEMPTS)):
-        conversion = plan.conversion
-        if conversion is None:
-            forbidden = " · ".join(map(str, plan.refusals))
-            raise StatementRejected(f"cannot convert {plan.table}: {forbidden}")
         try:
+            conversion = plan.conversion
+            if conversion is None:
+                forbidden = " · ".join(map(str, plan.refusals))
+                raise StatementRejected(f"cannot convert {plan.table}: {forbidden}")
             prepare(connection, plan, time.monotonic() + patience, report)
             began = time.monotonic()
             swap(connection, conversion, time.monotonic() + patience)
@@ -64,6 +86,12 @@ def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience:
                 raise
             with translated(connection, f"cannot convert {plan.table}"):
                 plan = observe_conversion(connection, wanted)
+        except UserError:
+            # The first error counts. A lock that is not acquired leaves the CHECK to the next call.
+            with suppress(PartwardenError):
+                if plan.table.key and (plan.table.leftover or plan.conversion):
+                    remove_check(connection, plan.table, time.monotonic() + patience)
+            raise
         else:
             report(f"{plan.table} is partitioned, its rows are {conversion.legacy}", time.monotonic() - began)
             return

@@ -43,6 +43,8 @@ TABLE = """
 SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relispartition AS is_partition,
        CASE WHEN c.reloftype <> 0 THEN format_type(c.reloftype, NULL) END AS typed,
        coalesce((SELECT amname::text FROM pg_am WHERE oid = c.relam), '') AS access_method,
+       c.relrowsecurity AND c.relforcerowsecurity
+         AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE oid = c.relowner) AS forced,
        coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
        coalesce(pg_relation_size(c.oid), 0) AS heap, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows
 FROM pg_class c WHERE c.oid = {oid}
@@ -123,7 +125,9 @@ SELECT kind, left(name, 255) AS name, validated FROM (
   WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = {oid} OR k.confrelid = {oid})
   UNION ALL
   SELECT CASE WHEN tgtype & 1 = 1 AND coalesce(tgoldtable, tgnewtable) IS NOT NULL THEN 'TRANSITION_TABLES'
-              WHEN tgconstraint <> 0 THEN 'CONSTRAINT_TRIGGER' WHEN tgtype & 1 = 1 THEN 'ROW_TRIGGER'
+              WHEN tgconstraint <> 0 THEN 'CONSTRAINT_TRIGGER'
+              -- BEFORE, of INSERT or UPDATE: see TRIGGER_TYPE_… in PostgreSQL's pg_trigger.h.
+              WHEN tgtype & 3 = 3 AND tgtype & 20 <> 0 THEN 'BEFORE_TRIGGER' WHEN tgtype & 1 = 1 THEN 'ROW_TRIGGER'
               ELSE 'STATEMENT_TRIGGER' END, tgname, true
   FROM pg_trigger WHERE tgrelid = {oid} AND NOT tgisinternal
   UNION ALL
@@ -187,6 +191,8 @@ WHERE NOT (d.classid = 'pg_constraint'::regclass
   AND NOT (d.classid = 'pg_trigger'::regclass AND (SELECT tgrelid = {oid} FROM pg_trigger WHERE oid = d.objid))
   AND NOT (d.classid = 'pg_policy'::regclass AND (SELECT polrelid = {oid} FROM pg_policy WHERE oid = d.objid))
   AND NOT (d.classid = 'pg_class'::regclass AND (SELECT relkind IN ('i', 'I') FROM pg_class WHERE oid = d.objid))
+  -- Publications stand above; that one depends on columns, too, where it has a list of them or a row filter.
+  AND d.classid <> 'pg_publication_rel'::regclass
 GROUP BY 1, 2 ORDER BY 1, 2 LIMIT {most}
 """
 

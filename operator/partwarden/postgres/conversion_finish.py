@@ -27,6 +27,7 @@ SELECT pg_get_userbyid(o.relowner) AS owner, current_user AS login
 FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = o.relnamespace
 WHERE k.conname = {name} AND o.relname = {table} AND n.nspname = {schema} AND k.contype = 'f' AND NOT k.convalidated
+  AND k.confrelid = ANY ({to}::oid[])
 """
 
 
@@ -79,9 +80,11 @@ def finish(connection: Session, schema: str, name: str, deadline: float) -> None
         oid, mark, _ = read_mark(connection, schema, name)
         if mark is None or not (mark.validate or mark.undone):
             return
+        # Of a table that was made plain again the parent's OID may be another's by now.
+        to = [oid] if mark.undone else [mark.parent]
         for key in mark.validate:
             locks.retry_locks(
-                connection, partial(_validate, connection, key), tuple, subject, deadline, check_first=False
+                connection, partial(_validate, connection, key, to), tuple, subject, deadline, check_first=False
             )
         with undone(connection):
             plain = Relation(oid, schema, name)
@@ -102,9 +105,10 @@ def read_mark(connection: Session, schema: str, name: str) -> tuple[int, Convert
     raise TableChanged(f"table {schema}.{name} was dropped or renamed since it was read")
 
 
-def _validate(connection: Session, key: tuple[str, str, str]) -> None:
+def _validate(connection: Session, key: tuple[str, str, str], to: list[int]) -> None:
+    """Only of a key that points to one of these tables: the names were read from a comment."""
     schema, table, name = key
-    (rows,) = rows_of(connection, CONSTRAINT, schema=schema, table=table, name=name)
+    (rows,) = rows_of(connection, CONSTRAINT, schema=schema, table=table, name=name, to=to)
     for row in rows:
         validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(Identifier(schema, table), Identifier(name))
         with connection.patient(READ_ALL_LIMIT):

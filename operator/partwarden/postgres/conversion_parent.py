@@ -123,7 +123,7 @@ def _complete(
     new = ddl.relation(parent)
     values = {"old": conversion.oid, "new": new.as_string(), "check": conversion.check}
     if nullable:
-        yield SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(new, Identifier(conversion.key))
+        yield _not_null(connection, new, conversion)
     yield from statements(connection, definition.COLUMNS, definition.CHECKS, **values)
     for each in indexes:
         yield _rename("INDEX", conversion.schema, each.name, each.renamed)
@@ -147,6 +147,15 @@ def _complete(
             yield identify(new, each)
     if comment is not None:
         yield SQL("COMMENT ON TABLE {} IS {}").format(new, comment)
+
+
+def _not_null(connection: psycopg.Connection[Any], new: Identifier, conversion: Conversion) -> Composed:
+    """For the key column. From 18 on that is a constraint, which bears the name of the table as it is to be."""
+    if connection.info.server_version < 180000:
+        return SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(new, Identifier(conversion.key))
+    name = definition.constraint_name(conversion.table, conversion.key, "not_null")
+    add = SQL("ALTER TABLE {} ADD CONSTRAINT {} NOT NULL {}")
+    return add.format(new, Identifier(name), Identifier(conversion.key))
 
 
 def legacy_statistics(conversion: Conversion, name: str) -> str:

@@ -178,9 +178,15 @@ def _alter(connection: Session, table: PlainTable, *changes: Composable) -> None
     run(connection, SQL("ALTER TABLE {} {}").format(ddl.relation(table.parent), SQL(", ").join(changes)))
 
 
-def _retry(connection: Session, table: PlainTable, attempt: Callable[[], None], deadline: float) -> None:
+def _retry(
+    connection: Session,
+    table: PlainTable,
+    attempt: Callable[[], None],
+    deadline: float,
+    longest: float | None = None,
+) -> None:
     wants = [Want(table.parent.oid, Mode.ACCESS_EXCLUSIVE)]
-    retry_locks(connection, attempt, lambda: wants, f"cannot convert {table}", deadline)
+    retry_locks(connection, attempt, lambda: wants, f"cannot convert {table}", deadline, longest=longest)
 
 
 def _validate(
@@ -206,8 +212,8 @@ def _validate(
     except pg.QueryCanceled:
         if time.monotonic() < until:
             raise
-        # It would soon refuse what is written.
-        remove_check(connection, table, deadline)
+        # It would soon refuse what is written: however long another session holds the table, it is tried until then.
+        remove_check(connection, table, max(deadline, until + SLACK), longest=SLACK)
         raise StatementFailed(
             f"cannot convert {table}: the validation did not end before {conversion.upper}, the end of the range; the "
             "CHECK is taken away again"
@@ -218,8 +224,9 @@ def _validate(
 # The way back.
 
 
-def remove_check(connection: Session, table: PlainTable, deadline: float) -> bool:
-    """Take away the CHECK of a conversion; False where there is none. Raises as `prepare`.
+def remove_check(connection: Session, table: PlainTable, deadline: float, *, longest: float | None = None) -> bool:
+    """Take away the CHECK of a conversion; False where there is none. ``longest``: as for `locks.check_lock_holders`.
+    Raises as `prepare`.
 
     Safe: it has a conversion's name and says nothing but two bounds; what it forbade may be written from then on.
     """
@@ -233,7 +240,7 @@ def remove_check(connection: Session, table: PlainTable, deadline: float) -> boo
                 removed = True
 
     with translated(connection, f"cannot take back the conversion of {table}"):
-        _retry(connection, table, attempt, max(deadline, time.monotonic() + 1.0))
+        _retry(connection, table, attempt, max(deadline, time.monotonic() + 1.0), longest)
     return removed
 
 

@@ -46,7 +46,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 
 """
 PARTITIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, {comment} AS comment,
-       i.inhdetachpending AS pending
+       i.inhdetachpending AS pending, c.relrowsecurity AND c.relforcerowsecurity AS forced
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = {oid} ORDER BY c.oid
 """
@@ -62,9 +62,22 @@ WHERE p.puballtables OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg
   AND EXISTS (SELECT FROM pg_depend n WHERE n.classid = d.classid AND n.objid = d.objid
               AND n.refclassid = 'pg_namespace'::regclass AND n.refobjid = s.oid)) ORDER BY 1
 """
+# Those of the parent's are gone by then; what is left was made on the old table itself.
+OWN_TRIGGERS = """
+SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', {below}, tgname) AS off,
+       format('ALTER TABLE %s ENABLE %s TRIGGER %I', {below},
+              CASE tgenabled WHEN 'R' THEN 'REPLICA' WHEN 'A' THEN 'ALWAYS' ELSE '' END, tgname) AS back
+FROM pg_trigger WHERE tgrelid = {legacy} AND NOT tgisinternal AND tgparentid = 0 AND tgenabled <> 'D' ORDER BY tgname
+"""
 LACKING = """
 SELECT privilege FROM unnest(ARRAY['SELECT', 'INSERT']) privilege
 WHERE NOT has_table_privilege({owner}, {oid}::oid, privilege) ORDER BY 1
+"""
+MOVE = """
+WITH moved AS (DELETE FROM {above} RETURNING {columns}),
+inserted AS (INSERT INTO {below} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM moved RETURNING 1)
+SELECT set_config('partwarden.deleted', (SELECT count(*) FROM moved)::text, true),
+       set_config('partwarden.inserted', (SELECT count(*) FROM inserted)::text, true)
 """
 KEY = """
 SELECT a.attname FROM pg_partitioned_table p
@@ -91,6 +104,8 @@ class Converted:
     legacy: Relation
     mark: ConvertedMark
     others: tuple[Relation, ...]
+    forced: tuple[Relation, ...]
+    """Those of the others whose policies hold for their owner, too."""
     comment: str | None
     """That of the parent."""
     role: Role
@@ -119,9 +134,10 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
                 "every table of its schema: subscribers would see them go under one name and come under another; "
                 "change the publication, or delete those rows and insert them again afterwards"
             )
+        work = list(_work(connection, found, wants, bool(wholesale)))
+        # The last question before the locks: a snapshot that is taken after it, and used after COMMIT, is not seen.
         if moved and (who := locks.wait_for_snapshots(connection, deadline)):
             raise TableBusy(f"{subject}: {who} has an older snapshot, by which it would miss rows that move")
-        work = list(_work(connection, found, wants, bool(wholesale)))
         try:
             run(connection, *work)
         except pg.UniqueViolation as error:
@@ -168,24 +184,32 @@ def _begin(connection: Session, schema: str, table: str, subject: str) -> Conver
         if each.kind != "r" or each.pending:
             what = "is being detached" if each.pending else "is no plain table"
             raise StatementRejected(f"{subject}: its partition {each.schema}.{each.name} {what}; detach it first")
-        if found is not None and found.parent == row.oid and not found.undone:
+        if found is not None and found.parent == row.oid and not found.undone and legacy is None:
             legacy, mark = Relation(each.oid, each.schema, each.name), found
         else:
             others.append(Relation(each.oid, each.schema, each.name))
     if legacy is None or mark is None:
         raise StatementRejected(f"{subject}: none of its partitions bears the mark of a conversion of this table")
     run(connection, ddl.lock(legacy, "SHARE UPDATE EXCLUSIVE"))
-    return Converted(parent, legacy, mark, tuple(others), again_[0].comment, role)
+    oids = {each.oid for each in partitions if each.forced}
+    forced = tuple(each for each in others if each.oid in oids)
+    return Converted(parent, legacy, mark, tuple(others), forced, again_[0].comment, role)
 
 
 def _count(connection: Session, found: Converted, limit: int, subject: str) -> int:
     """How many rows are to be moved back. Raises `StatementRejected` for more than ``limit``."""
     if not found.others:
         return 0
+    # As the owner, for to plan a query calls functions of an index: it sees all rows, or there is an error.
+    owner = Identifier(found.parent.owner)
+    give = (SQL("GRANT SELECT ON {} TO {}").format(ddl.relation(each), owner) for each in found.others)
+    show = (SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(ddl.relation(each)) for each in found.forced)
     counts = [ddl.count(SQL("ONLY {}").format(ddl.relation(each)), limit + 1) for each in found.others]
-    # By rights of the login, and of all rows or none: what a policy hides is counted, or it is an error.
-    results = run(connection, *found.role.as_login([setting({"row_security": "off"}), *counts]))
-    rows = [result[0][0] for result in results if result and isinstance(result[0][0], int)]
+    run(connection, "SAVEPOINT uncounted", *found.role.as_login(give))
+    run(connection, setting({"row_security": "off", "lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms"}), *show)
+    rows = [int(count) for ((count,),) in run(connection, *counts)]
+    # With it go rights and locks.
+    run(connection, "ROLLBACK TO SAVEPOINT uncounted", "RELEASE SAVEPOINT uncounted")
     if (many := sum(rows)) > limit:
         where = ", ".join(
             f"{count_of(n, n <= limit)} in {each}" for n, each in zip(rows, found.others, strict=True) if n
@@ -231,8 +255,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from own
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
-    if not wholesale:
-        yield from _move(connection, found)
+    yield from _see_all(found)
+    yield from [] if wholesale else _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
     rest = f"rows are left in other partitions than {legacy}"
     yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), rest)
@@ -258,27 +282,35 @@ def _with_grants(parent: Parent, rights: Sequence[Any]) -> Parent:
     return Parent(**values, grants=tuple(Grant(*each) for each in rights))
 
 
+def _see_all(found: Converted) -> Iterator[Composable]:
+    """Policies hide no row from the owner, which may have taken rights from itself, and can always give them."""
+    above, below = ddl.relation(found.parent), ddl.relation(found.legacy)
+    yield setting({"row_security": "off"})
+    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(above)
+    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(below)
+    yield SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(above)
+    yield SQL("GRANT SELECT, DELETE ON {} TO {}").format(above, Identifier(found.parent.owner))
+
+
 def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     """Rows of the other partitions go into the old table. Neither triggers nor policies have anything to say of it."""
     above, below = ddl.relation(found.parent), ddl.relation(found.legacy)
     # An INSERT leaves no check of a deferred constraint behind, which ALTER TABLE would refuse.
     yield SQL("SET CONSTRAINTS ALL IMMEDIATE")
-    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(above)
-    yield SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(below)
-    yield SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY").format(above)
     (columns,) = rows_of(connection, COLUMNS, oid=found.parent.oid)[0]
     (lacking,) = rows_of(connection, LACKING, owner=found.parent.owner, oid=found.legacy.oid)
-    # The owner may have taken rights from itself, and can always give them.
     owner, rights = Identifier(found.parent.owner), SQL(", ").join(SQL(each.privilege) for each in lacking)
-    yield SQL("GRANT SELECT, DELETE ON {} TO {}").format(above, owner)
     if lacking:
         yield SQL("GRANT {} ON {} TO {}").format(rights, below, owner)
-    # Safe: one statement deletes what it inserts, and one that is left by it makes the next one fail.
-    move = SQL(
-        "WITH moved AS (DELETE FROM {above} RETURNING {columns}) "
-        "INSERT INTO {below} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM moved"
-    )
-    yield move.format(above=above, below=below, columns=definition.text(columns[0]))
+    # One that returns NULL would keep a row out that is deleted.
+    (triggers,) = rows_of(connection, OWN_TRIGGERS, legacy=found.legacy.oid, below=below.as_string())
+    yield from (definition.text(each.off) for each in triggers)
+    # Safe: one statement deletes what it inserts, as many rows as it inserts, and one that is left by it makes the next
+    # statement fail.
+    yield SQL(MOVE).format(above=above, below=below, columns=definition.text(columns[0]))
+    same = SQL("current_setting('partwarden.deleted') = current_setting('partwarden.inserted')")
+    yield require(same.format(), f"rows that were deleted were not inserted into {found.legacy}")
+    yield from (definition.text(each.back) for each in triggers)
     if lacking:
         yield SQL("REVOKE {} ON {} FROM {}").format(rights, below, owner)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from partwarden.api.archive import ARCHIVE_PLURAL
+from partwarden.api.archive import ARCHIVE_PLURAL, TABLE_LABEL
 from partwarden.api.restore import MOST_ARCHIVES, RestoredArchive
 from partwarden.archive.job_order import WRONG, Report, RestoredTable, Task
 from partwarden.controller import job_reconciler as module
@@ -55,6 +55,14 @@ def finish(world: World) -> None:
 
 def states(world: World) -> list[tuple[str, str]]:
     return [(each["archive"], each["state"]) for each in world.status["archives"]]
+
+
+def test_an_archive_of_another_table_that_a_policy_of_that_name_had_is_left_out() -> None:
+    world = world_of()
+    for month, table in ((1, "app.run"), (2, "app.other")):
+        archive(world, f"later-{month}", month, completed="2027-01-01", labels={TABLE_LABEL: table})
+    world.reconcile()
+    assert [name for name, _ in states(world)] == ["later-1", "run-2019-02", "run-2019-03"]
 
 
 def test_each_archive_becomes_a_table_one_after_the_other() -> None:

@@ -38,6 +38,7 @@ PLAIN = PlainTable(
     is_partition=False,
     typed=None,
     access_method="heap",
+    forced=False,
     bytes=5 << 30,
     heap=4 << 30,
     rows=1000,

@@ -36,6 +36,7 @@ PLAIN = PlainTable(
     is_partition=False,
     typed=None,
     access_method="heap",
+    forced=False,
     bytes=5_123_456_789,
     heap=4 << 30,
     rows=123_456,

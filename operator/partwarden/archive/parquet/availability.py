@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
 
 from ...errors import ParquetUnavailable
 
 
 def is_available() -> bool:
     """Whether values can be written and read; to compare the bytes of an object nothing is needed."""
-    return find_spec("pyarrow") is not None
+    try:
+        # One that cannot be loaded, for want of a library, is none.
+        import_module("pyarrow.parquet")
+    except ImportError:
+        return False
+    return True
 
 
 def require() -> None:
