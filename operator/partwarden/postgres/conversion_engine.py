@@ -44,7 +44,7 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
         plan = plan_conversion(table, wanted, read_taken(connection, table, plan.names))
     # The swap asks them again under its lock: what it would refuse is known before anything is done.
     if plan.conversion is not None and (found := obstacles(connection, plan.conversion)):
-        return ConversionPlan(table, tuple(Refusal(str(table), *each.split("; ", 1)) for each in found))
+        return ConversionPlan(table, tuple(Refusal(str(table), *each) for each in found))
     if plan.conversion is not None and (taken := tuple(_taken_names(connection, table, plan.conversion))):
         return ConversionPlan(table, taken)
     return plan

@@ -155,23 +155,18 @@ def ask(conversion: Conversion) -> list[Composed]:
     return [SQL(WITH + query + " ORDER BY 1 LIMIT 50").format(**values) for query in ALL]
 
 
-def obstacles_in(answers: list[list[Any]]) -> tuple[str, ...]:
-    """Each with its way out, from the rows of `ask`."""
-    return tuple(f"{what}; {way_out}" for rows in answers for what, way_out in rows)
-
-
-def obstacles(connection: psycopg.Connection[Any], conversion: Conversion) -> tuple[str, ...]:
-    """What forbids the conversion, each with its way out; none: it can be done. Raises psycopg's errors.
+def obstacles(connection: psycopg.Connection[Any], conversion: Conversion) -> tuple[tuple[str, str], ...]:
+    """What forbids the conversion, and its way out; none: it can be done. Raises psycopg's errors.
 
     ``widened`` of the conversion says which keys may become wider; ``check`` need not exist yet.
     """
     _, _, *answers, _ = run(connection, "BEGIN READ ONLY", pinned("500ms", "10s"), *ask(conversion), "COMMIT")
-    return obstacles_in(answers)
+    return tuple((what, way_out) for rows in answers for what, way_out in rows)
 
 
 def check_obstacles(conversion: Conversion, answers: list[list[Any]]) -> None:
-    """Raises `StatementRejected` that names what forbids it. ``answers``: as for `obstacles_in`."""
-    if found := obstacles_in(answers):
+    """Raises `StatementRejected` that names what forbids it. ``answers``: the rows of `ask`."""
+    if found := [f"{what}; {way_out}" for rows in answers for what, way_out in rows]:
         raise StatementRejected(f"cannot convert {conversion.schema}.{conversion.table}: {' · '.join(found)}")
 
 
