@@ -126,7 +126,11 @@ class TableNotFound(UserError):
 
 
 class NotPartitioned(UserError):
-    """The table is not partitioned. Create it with PARTITION BY RANGE."""
+    """The table is not partitioned. Set ``spec.convert.mode: Attach``, or create it with PARTITION BY RANGE."""
+
+
+class ConversionRefused(UserError):
+    """Something forbids the conversion of a plain table, or its way back. Each is a finding, with its way out."""
 
 
 class UnsupportedStrategy(UserError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -191,3 +192,24 @@ def test_a_table_that_is_used_by_a_long_transaction_is_left_and_its_holder_named
         assert done.exit_code == 1
         assert "the same command goes on" in done.output
     assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 0
+
+
+def test_the_plan_of_a_policy_shows_its_conversion(database: Database, tmp_path: Path) -> None:
+    database.execute(RUN)
+    manifest = tmp_path / "policy.yaml"
+    spec = "table: {name: run}, key: at, interval: Month, mode: Approve, database: {secretRef: {name: db}}"
+    manifest.write_text(
+        "apiVersion: partwarden.dev/v1alpha1\nkind: PartitionPolicy\nmetadata: {name: run}\n"
+        f"spec: {{{spec}, convert: {{mode: Attach, widenKeys: true}}}}\n"
+    )
+    plan = ["plan", "-f", str(manifest), "--dsn", database.dsn]
+    shown = CliRunner().invoke(main, plan)
+    assert shown.exit_code == 2, shown.output
+    assert "CREATE UNIQUE INDEX CONCURRENTLY run_pkey_wide (id, at)" in shown.output
+    digest = json.loads(CliRunner().invoke(main, [*plan, "-o", "json"]).output)["planDigest"]
+    assert f"before plan {digest} is approved" in shown.output
+    manifest.write_text(manifest.read_text().replace("widenKeys: true", "widenKeys: false"))
+    refused = CliRunner().invoke(main, plan)
+    assert refused.exit_code == 1
+    assert "with widenKeys (--widen-keys)" in refused.output
+    assert kind(database) == "r"

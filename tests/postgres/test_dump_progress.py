@@ -12,7 +12,8 @@ from lab.operator import until
 from lab.postgres import Binaries, Database
 from partwarden.archive import pgdump
 from partwarden.controller.database_process import DatabaseProcesses
-from partwarden.controller.database_work import CopySearch, Supervisor, find_copy
+from partwarden.controller.database_work import Supervisor
+from partwarden.controller.dump_progress import CopySearch, find_copy
 from partwarden.postgres.conninfo import from_dsn
 
 # More than fits into the pipe and the sockets, and not to be compressed: pg_dump waits with its COPY for its reader.

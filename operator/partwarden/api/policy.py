@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from .conversion import Convert, ConvertMode
 from .database import Database
 from .period import Periods
 from .retention import DefaultPartition, KeyEncoding, Maintenance, Retention, Thresholds
@@ -158,6 +159,13 @@ TELLS_APART = Rule(
     ),
     "nameFormat",
 )
+NAMES_KEY = Rule(
+    f"!has(self.convert) || !has(self.convert.mode) || self.convert.mode != '{ConvertMode.ATTACH}' || "
+    "(has(self.key) && has(self.interval))",
+    "Attach needs spec.key and spec.interval: the column that says when, and the length of a partition",
+    lambda spec: not spec.converts or (spec.key is not None and spec.says_interval),
+    "convert",
+)
 SAME_EVERYWHERE = Rule(
     f"!self.matches('{NOT_A_ZONE}')",
     "must be a zone that is the same on every machine, like UTC or Europe/Berlin: none of posix/, right/, localtime, "
@@ -178,9 +186,9 @@ def _left_out(schema: dict[str, Any]) -> None:
 class TableSpec(Ruled):
     """What the partitions of one table shall be: all of a policy's spec but the way to the database."""
 
-    RULES = (TELLS_APART,)
+    RULES = (TELLS_APART, NAMES_KEY)
 
-    table: Table = Field(description="The table, partitioned by RANGE on one column.")
+    table: Table = Field(description="The table, partitioned by RANGE on one column; see convert.")
     key: Identifier | None = Field(
         None,
         description="Partition key column. If given, it must be the table's, which guards against a mix-up.",
@@ -238,6 +246,9 @@ class TableSpec(Ruled):
         description="Partitions and detached tables that are neither detached, attached again nor dropped, beside "
         "those that the annotation partwarden.dev/hold names: run_2018, old.run_2018 or run_2018@16402; at most 1000.",
     )
+    convert: Convert | None = Field(
+        None, description="Whether and how a table that is not partitioned yet is partitioned. Absent: Never."
+    )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Sizes above which a warning is given.")
     maintenance: Maintenance = Field(
         default_factory=Maintenance, description="VACUUM, REINDEX and ANALYZE of partitions."
@@ -260,6 +271,16 @@ class TableSpec(Ruled):
     def says_interval(self) -> bool:
         """Whether the interval was written, and is not the default."""
         return "interval" in self.model_fields_set
+
+    @property
+    def converts(self) -> bool:
+        """Whether a plain table is to be partitioned."""
+        return self.convert is not None and self.convert.mode is ConvertMode.ATTACH
+
+    @property
+    def undoes(self) -> bool:
+        """Whether the table is to be plain again."""
+        return self.convert is not None and self.convert.mode is ConvertMode.UNDO
 
     @property
     def resync_period(self) -> timedelta:

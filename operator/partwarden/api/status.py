@@ -77,6 +77,7 @@ class State(StrEnum):
     FUTURE = "Future"
     DEFAULT = "Default"
     UNMANAGED = "Unmanaged"
+    LEGACY = "Legacy"
     DETACH_PENDING = "DetachPending"
     EXPIRED = "Expired"
     """Older than the policy keeps, and still there: about to be detached, or left alone as a finding says."""
@@ -121,8 +122,9 @@ class PartitionStatus(Model):
     )
     bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     state: State = Field(
-        description="Past, Current, Future; Default, DetachPending; Unmanaged: not exactly one interval; Expired: "
-        "older than retention.keepFor; Held: expired and kept by a hold; Detached: a table of its own now."
+        description="Past, Current, Future; Default, DetachPending; Legacy: the table that was converted; Unmanaged: "
+        "not exactly one interval; Expired: older than retention.keepFor; Held: expired and kept by a hold; Detached: "
+        "a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
     oid: int | None = Field(
@@ -162,10 +164,8 @@ class PlannedAction(Model):
     bytes: int | None = Field(
         None, description="Size on disk with indexes and TOAST, two significant digits; absent for what is not there."
     )
-    not_before: str | None = Field(
-        None,
-        description="The earliest moment of it; absent: now, or as soon as what it waits for has come.",
-        json_schema_extra={"format": "date-time"},
+    not_before: Moment = Field(
+        None, description="The earliest moment of it; absent: now, or as soon as what it waits for has come."
     )
     waits_for: list[str] = Field(
         default=[], max_length=8, description="What it waits for beside the time, such as `Archive: …`, `Hold: …`."

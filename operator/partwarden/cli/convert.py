@@ -11,7 +11,8 @@ What it prints as JSON or YAML::
                      "widened": [{"constraint", "columns"}]},   or null
       "changes": [{"object", "text"}],
       "steps": [{"text", "lock", "waits", "seconds", "done"}],
-      "done": [{"text", "seconds"}]             without --plan
+      "done": [{"text", "seconds"}],            without --plan
+      "planDigest"                              of partwarden plan: what has to be approved, or null
     }
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import click
 
-from ..api.policy import Table, TableSpec
+from ..api.policy import Mode, Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..api.validation import check
@@ -30,6 +31,7 @@ from ..errors import InvalidSpec, TableBusy
 from ..planner.calendar import iso, load_zone
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import Wanted
+from ..planner.conversion_steps import conversion_digest, duration
 from ..postgres.connection import Session, session
 from ..postgres.conninfo import from_dsn
 from ..postgres.conversion_engine import convert as convert_table
@@ -88,7 +90,8 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         finally:
             formats.progress()
         done = _Done(output)
-        if not only_plan and plan.table.kind == "p" and finish(connection, plan.table, given["patience"], done.add):
+        parent, partitioned = plan.table.parent, plan.table.kind == "p"
+        if not only_plan and partitioned and finish(connection, parent, given["patience"], done.add):
             return 0
         if only_plan or plan.refusals:
             formats.show(output, _document(plan, wanted), [str(plan.table)], _lines(plan))
@@ -106,6 +109,21 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         if output not in ("text", "wide"):
             formats.show(output, document, [str(plan.table)], [])
     return 0
+
+
+def show(connection: Session, spec: TableSpec, output: str) -> bool:
+    """Print how a policy's plain table would be converted. Returns whether that is impossible. Raises psycopg's errors.
+
+    ``spec`` has ``convert``, its mode Attach.
+    """
+    assert spec.convert is not None
+    wanted = Wanted(spec, spec.convert.widen_keys, spec.convert.legacy_name)
+    plan = observe_conversion(connection, wanted)
+    digest = conversion_digest(plan, wanted) if spec.mode is Mode.APPROVE and plan.conversion else None
+    waits = [f"WAITS: nothing is done before plan {digest} is approved"] if digest else []
+    document = {**_document(plan, wanted), "planDigest": digest}
+    formats.show(output, document, [str(plan.table)], [*_lines(plan), *waits])
+    return bool(plan.refusals)
 
 
 def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
@@ -168,18 +186,10 @@ def _lines(plan: ConversionPlan) -> list[str]:
     if plan.conversion is None:
         return [*lines, "It cannot be converted:", *(f"  {each}" for each in plan.refusals)]
     for number, each in enumerate(plan.steps, 1):
-        state = "done" if each.done else _duration(each.seconds)
+        state = "done" if each.done else duration(each.seconds)
         lines += [f"{number}. {each.text} ({state})", f"   {each.lock}; waits: {each.waits}"]
     lines += ["What changes:", *(f"  {each}" for each in plan.changes)]
     return [*lines, f"It must be done before {iso(plan.until)}, or is planned anew."]
-
-
-def _duration(seconds: float) -> str:
-    if not seconds:
-        return "a moment"
-    if seconds < 60:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def _document(plan: ConversionPlan, wanted: Wanted) -> dict[str, Any]:

@@ -24,7 +24,8 @@ They print a table for people, or one JSON document for programs; fields may be 
 
 After ``apply`` all but ``actions`` describes the table after it. Bounds are [from, to), null for MINVALUE and
 MAXVALUE; those of a key without a time zone have none. Where the command fails, the document is
-``{"error": {"reason", "message"}}``, with ``actions`` as above where some were tried before.
+``{"error": {"reason", "message"}}``, with ``actions`` as above where some were tried before. Of a plain table that
+``spec.convert`` is to partition, it is the document of ``partwarden convert --plan``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from ..api.approval import DIGEST, PlanApproval
 from ..api.policy import Mode, TableSpec
 from ..api.status import FOR_EVER
 from ..api.types import parse_day, parse_moment
-from ..errors import InvalidSpec, PartwardenError
+from ..errors import InvalidSpec, NotPartitioned, PartwardenError
 from ..planner.actions import Outcome
 from ..planner.calendar import Grid, iso
 from ..planner.inventory import Partition
@@ -52,7 +53,7 @@ from ..postgres.conninfo import from_dsn
 from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.approval import why_waiting
 from ..status.details import human
-from . import compare, formats, manifest, options, policies, steps
+from . import compare, convert, formats, manifest, options, policies, steps
 from .manifest import Manifest
 from .options import Target
 
@@ -149,7 +150,12 @@ def plan(
         policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         with session(info) as connection:
-            inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, policy.archives)
+            try:
+                inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, policy.archives)
+            except NotPartitioned:
+                if not policy.spec.converts:
+                    raise
+                return ERROR if convert.show(connection, policy.spec, output) else TO_DO
     _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
     if any(each.error for each in planned.findings):
         return ERROR

@@ -21,7 +21,8 @@ from . import database_work
 from .archive_job import JobRequest, resolve_job_request
 from .archive_status import DUMPED
 from .database_process import WorkerDefect
-from .database_work import CopySearch, Supervisor, TableSearch
+from .database_work import Supervisor, TableSearch
+from .dump_progress import CopySearch, find_copy
 from .settings import Settings
 from .shard import Shard
 
@@ -156,7 +157,7 @@ class ArchiveProgress:
             connect_timeout=self._settings.connect_timeout,
             oid=int(archive.status.get("oid") or 0),
         )
-        return self._execute(database_work.find_copy, search, Supervisor())
+        return self._execute(find_copy, search, Supervisor())
 
 
 def _connection(cluster: Cluster, settings: Settings, archive: StoredArchive, request: JobRequest) -> ConnectionInfo:

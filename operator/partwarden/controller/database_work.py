@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 import psycopg
 
@@ -20,13 +21,13 @@ from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
 from ..archive.manifest import TableName
 from ..archive.table_lookup import Target
-from ..errors import ContentsChanged, PartwardenError, WorkerFailed
+from ..errors import ContentsChanged, NotPartitioned, PartwardenError, WorkerFailed
 from ..planner.actions import AnalyzeParent, DrainIntoPartition, DropDetached, Outcome
 from ..planner.archive_gate import Request
 from ..planner.drop_preconditions import Archives, DropCase
 from ..planner.forecast import NOTHING, Measured
-from ..planner.inventory import Inventory
-from ..planner.plan import Plan
+from ..planner.inventory import Inventory, Parent
+from ..planner.plan import CREATIONS, Plan
 from ..planner.recheck import Recheck
 from ..postgres import inspection
 from ..postgres.connection import Session, session
@@ -35,6 +36,7 @@ from ..postgres.engine import maintain, observe_and_plan
 from ..postgres.kept_session import KeptSession
 from ..postgres.transaction import held_keys, holding_keys
 from ..status import conditions, events
+from .conversion_work import ConversionWork
 
 CONNECTING = "connecting to the database"
 MOST_MISSING = 20
@@ -112,6 +114,8 @@ class WorkReport:
     """Something was done that may take long, and the plan has more of that, which does not wait for the resync."""
     stopped: str = ""
     """Why something of the plan was not begun, or undone."""
+    converted: bool = False
+    """A step of a conversion, or of its way back, was begun."""
     missing: tuple[int, ...] = ()
     """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
 
@@ -143,9 +147,8 @@ def work(request: WorkRequest, supervisor: Supervisor) -> WorkReport:
         report.update = conditions.failed(error, connected)
     except MemoryError:
         exhausted = True
-    if (outcomes or report.stopped) and kept is not None:
-        # Also where an action was undone: what a table's triggers, defaults and constraints have called may have left
-        # anything in the session.
+    if (outcomes or report.stopped or report.converted) and kept is not None:
+        # What a table's triggers, defaults and constraints have called may have left anything there, also if undone.
         kept.close()
     if exhausted:
         # Only here nothing holds what took the memory any more.
@@ -168,11 +171,22 @@ def _maintain(
     connection: Session, request: WorkRequest, supervisor: Supervisor, report: WorkReport, outcomes: list[Outcome]
 ) -> None:
     """Observe, plan, claim, apply. What is suspended is observed and planned only."""
-    inventory, plan = observe_and_plan(connection, request.spec, held=request.held, archives=request.archives)
-    report.server = inventory.server.identity
-    if not request.spec.suspend:
+    spec = request.spec
+    conversion = ConversionWork(connection, request, supervisor, report, partial(_claim, connection, supervisor))
+    try:
+        inventory, plan = observe_and_plan(connection, spec, held=request.held, archives=request.archives)
+    except NotPartitioned as error:
+        if not conversion.attend(error):
+            return
+        inventory, plan = observe_and_plan(connection, spec, held=request.held, archives=request.archives)
+    report.server, may_act = inventory.server.identity, not spec.suspend and not request.beside
+    way_back = None
+    if spec.undoes and may_act and (way_back := conversion.go_back(inventory)) is None:
+        return
+    if not spec.suspend:
         inventory, plan = _act(connection, request, supervisor, report, outcomes, (inventory, plan))
-    report.update = conditions.reconciled(request.spec, inventory, plan, outcomes, request.measured, request.policy)
+    update = conditions.reconciled(spec, inventory, plan, outcomes, request.measured, request.policy)
+    report.update = way_back.on(update) if way_back else conversion.finish(inventory, update)
     report.boundary = (plan.next_boundary - inventory.now).total_seconds()
 
 
@@ -191,15 +205,15 @@ def _act(
     if plan.blocked or not plan.parent.may_own:
         supervisor.disclaim()
     else:
-        claim = report.server, plan.parent.oid, str(plan.parent)
-        supervisor.claim(*claim)
-        if prove(connection, supervisor):
-            supervisor.claim(*claim)
+        _claim(connection, supervisor, report.server, plan.parent)
         report.missing = _missing(connection, inventory, archives.on(report.server))
     due = plan
     if request.beside:
         waits = request.beside in (AnalyzeParent.__name__, DrainIntoPartition.__name__)
         due = replace(plan, actions=tuple(each for each in plan.actions if not (waits or each.long)))
+    if spec.undoes:
+        # It is to be plain again, and is not yet: no row may go meanwhile, and all that come need a partition.
+        due = replace(due, actions=tuple(each for each in due.actions if isinstance(each, CREATIONS)))
     if due.actions and spec.mode is not Mode.PLAN and not plan.blocked:
         done = maintain(
             connection,
@@ -215,11 +229,19 @@ def _act(
         if outcomes:
             inventory, plan = done.inventory, done.after
     report.stopped = report.stopped or supervisor.why_stopped()
-    if spec.mode is not Mode.PLAN and not plan.blocked and not report.stopped:
+    if spec.mode is not Mode.PLAN and not plan.blocked and not report.stopped and not spec.undoes:
         report.requests = plan.retired.gate.requests
     done_long = any(each.action.long and each.error is None for each in outcomes)
     report.more = done_long and any(each.long for each in plan.actions)
     return inventory, plan
+
+
+def _claim(connection: Session, supervisor: Supervisor, server: str, parent: Parent) -> None:
+    """Take the table for the policy. Raises `PolicyConflict` where an older policy has it, and psycopg's errors."""
+    claim = server, parent.oid, str(parent)
+    supervisor.claim(*claim)
+    if prove(connection, supervisor):
+        supervisor.claim(*claim)
 
 
 def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
@@ -297,22 +319,6 @@ def find_remains(request: TableSearch, supervisor: Supervisor) -> tuple[tuple[Ta
     supervisor.begins(CONNECTING, None)
     with session(request.connection, connect_timeout=request.connect_timeout) as connection:
         return table_lookup.remains(connection, request.schema, request.name, request.oid or 0, request.server)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopySearch:
-    """The dump of the table with that OID, by a Job."""
-
-    connection: ConnectionInfo = field(repr=False)
-    connect_timeout: int
-    oid: int
-
-
-def find_copy(request: CopySearch, supervisor: Supervisor) -> int | None:
-    """As `pgdump.progress`. Raises a `PartwardenError`."""
-    supervisor.begins(CONNECTING, None)
-    with session(request.connection, connect_timeout=request.connect_timeout) as connection:
-        return pgdump.progress(connection, request.oid)
 
 
 @contextmanager

@@ -44,9 +44,12 @@ def check_table(spec: TableSpec, inventory: Inventory) -> tuple[Parent, str, Cod
             f"{inventory.similar}"
         )
     if parent.kind is not RelationKind.PARTITIONED or parent.strategy is None:
-        raise errors.NotPartitioned(
-            f"{parent} is not a partitioned table (kind: {parent.kind}); it must be made with PARTITION BY RANGE"
-        )
+        way = "make it with PARTITION BY RANGE"
+        if parent.kind is RelationKind.TABLE:
+            way = f"set spec.convert.mode: Attach, or {way}"
+        if spec.converts:
+            way = "the operator converts it, and so does partwarden convert"
+        raise errors.NotPartitioned(f"{parent} is not a partitioned table (kind: {parent.kind}); {way}")
     if parent.strategy is not Strategy.RANGE:
         raise errors.UnsupportedStrategy(
             f"{parent} is partitioned by {parent.strategy}; only RANGE can be managed: where its partitions are "

@@ -13,7 +13,7 @@ from enum import StrEnum
 from ..api import policy
 from .calendar import Range
 from .default_rows import DefaultRows
-from .marker import ClosedMark, Marker
+from .marker import ClosedMark, ConvertedMark, Marker
 
 
 class RelationKind(StrEnum):
@@ -174,6 +174,8 @@ class Partition(Relation):
     """In what it is not as its parent: owner, grants, row security, replica identity."""
     marker: Marker | None = None
     """Our mark in its COMMENT, with its own OID and this parent's: a detach began. None where it was not read."""
+    converted: ConvertedMark | None = None
+    """Of the plain table that the parent was made of. Read only with ``retention`` or ``convert``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from ..planner.keys import Codec, parse_bounds
 from . import ddl
 from .answers import UnreadAnswer, check_rows
 from .connection import pinned, run
-from .table_state import IDENTITY, ask_marked, mark_of, similar_tables, with_marked
+from .table_state import IDENTITY, ask_marked, converted_of, mark_of, similar_tables, with_marked
 from .transaction import parent_of, read_only, set_role_right
 
 SERVER = """
@@ -98,7 +98,7 @@ GROUP BY 1
 TRAITS = SQL("c.relowner, c.relacl::text[], c.relrowsecurity, c.relforcerowsecurity, c.relreplident")
 """What of a partition is compared with its parent: see `_differs`."""
 
-# Null for what was dropped since the snapshot was taken.
+# Null for what was dropped since.
 EXACT_SIZE = SQL("coalesce(pg_total_relation_size(c.oid), 0)")
 PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
   + coalesce((SELECT t.relpages FROM pg_class t WHERE t.oid = c.reltoastrelid), 0)
@@ -107,19 +107,17 @@ PAGES = SQL("""current_setting('block_size')::int8 * (greatest(c.relpages, 0)
 
 
 @lru_cache(maxsize=2048)
-def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool) -> tuple[SQL, ...]:
-    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text: composing takes a while, and
-    every reconcile asks the same. ``set_role``: as `set_role_right`; ``exact`` chooses how sizes are read.
-    """
+def about_table(schema: str, name: str, set_role: str, exact: bool, marks: bool, noted: bool) -> tuple[SQL, ...]:
+    """`SERVER`, `PARENT`, `PARTITIONS`, and with ``marks`` `table_state.MARKED`, as text, and kept. ``set_role``: as
+    `set_role_right`; ``exact`` chooses how sizes are read, ``noted`` whether comments of partitions are."""
     names = {"schema": schema, "name": name, "traits": TRAITS, "bounds": ddl.BOUNDS}
     size = EXACT_SIZE if exact else PAGES
     queries: list[Composable] = [
         SQL(SERVER),
         SQL(PARENT).format(set_role=set_role, **names),
-        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if marks else NULL, **names),
+        SQL(PARTITIONS).format(size=size, comment=ddl.COMMENT if noted else NULL, **names),
     ]
-    if marks:
-        queries.append(ask_marked(schema, name, size))
+    queries += [ask_marked(schema, name, size)] if marks else []
     return tuple(SQL(each.as_string()) for each in queries)
 
 
@@ -146,8 +144,9 @@ def observe(connection: psycopg.Connection[Any], spec: TableSpec) -> Inventory:
 
 
 def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: bool) -> Inventory:
-    set_role, marks = set_role_right(connection), spec.retention is not None
-    queries = about_table(spec.table.schema_, spec.table.name, set_role, exact, marks)
+    schema, name, marks = spec.table.schema_, spec.table.name, spec.retention is not None
+    noted = marks or spec.convert is not None
+    queries = about_table(schema, name, set_role_right(connection), exact, marks, noted)
     (server,), parents, partitions, *marked = read_only(connection, *queries, statement_timeout=TIMEOUT)
     if oids := [row.oid for row in partitions if row.kind == "p"]:
         query = SQL(BELOW).format(size=EXACT_SIZE if exact else PAGES, oids=oids)
@@ -156,7 +155,7 @@ def _observe(connection: psycopg.Connection[Any], spec: TableSpec, *, exact: boo
         partitions = [row._replace(**below.get(row.oid, {})) for row in partitions]
     version, parent = connection.info.server_version, next(iter(parents), None)
     found = _inventory(version, spec, server, parent, partitions, marked[0] if marks else [])
-    return found if parent else replace(found, similar=similar_tables(connection, spec.table.schema_, spec.table.name))
+    return found if parent else replace(found, similar=similar_tables(connection, schema, name))
 
 
 def _inventory(
@@ -187,7 +186,7 @@ def _read(
     if codec is None:
         # The table cannot be managed, and its bounds need not be read.
         return replace(inventory, unread=tuple(each.bounds for each in partitions))
-    return replace(inventory, partitions=tuple(_partition(codec, parent, row, each) for each in partitions))
+    return replace(inventory, partitions=tuple(_partition(spec, codec, parent, row, each) for each in partitions))
 
 
 def _parent(row: Any) -> Parent:
@@ -197,8 +196,9 @@ def _parent(row: Any) -> Parent:
     return Parent(**about | {"membership": Membership(row.membership)})
 
 
-def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Partition:
+def _partition(spec: TableSpec, codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Partition:
     differs = tuple(_differs(parent_row, row))
+    comment = None if "owner" in differs else row.comment  # of another owner's table it is another's, too
     return Partition(
         oid=row.oid,
         schema=row.schema,
@@ -210,8 +210,8 @@ def _partition(codec: Codec, parent: Parent, parent_row: Any, row: Any) -> Parti
         bytes=row.bytes or 0,
         detach_pending=row.pending,
         differs=differs,
-        # Of another owner's table the comment is another's, too.
-        marker=None if "owner" in differs else mark_of(row.comment, row.oid, parent),
+        marker=mark_of(comment, row.oid, parent) if spec.retention else None,
+        converted=converted_of(comment, row.oid, parent),
     )
 
 

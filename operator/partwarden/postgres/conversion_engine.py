@@ -14,6 +14,7 @@ from ..planner import marker
 from ..planner.conversion import Conversion
 from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
 from ..planner.conversion_rules import CHECK, Refusal, Wanted, is_ours, refusals
+from ..planner.inventory import Parent, RelationKind
 from ..planner.plain_table import PlainTable
 from . import conversion_finish, conversion_undo, ddl
 from .connection import Session
@@ -96,19 +97,19 @@ def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience:
             return
 
 
-def finish(connection: Session, table: PlainTable, patience: float, report: Report) -> bool:
+def finish(connection: Session, found: Parent, patience: float, report: Report) -> bool:
     """Validate the foreign keys of others that a swap, or its way back, has left to be validated; False where there are
     none. Raises as `conversion_finish.finish`."""
-    found, began = table.parent, time.monotonic()
-    with translated(connection, f"table {table}"):
+    began, partitioned = time.monotonic(), found.kind is RelationKind.PARTITIONED
+    with translated(connection, f"table {found}"):
         partitions = SQL(conversion_undo.PARTITIONS).format(oid=found.oid, comment=ddl.COMMENT)
-        (rows,) = read_only(connection, partitions) if table.kind == "p" else ([],)
+        (rows,) = read_only(connection, partitions) if partitioned else ([],)
         marked = [
             (row.schema, row.name)
             for row in rows
             if (mark := marker.read_converted(row.comment, row.oid)) and mark.parent == found.oid
         ]
-        named = marked if table.kind == "p" else [(found.schema, found.name)]
+        named = marked if partitioned else [(found.schema, found.name)]
         marks = [(place, conversion_finish.read_mark(connection, *place)[1]) for place in named]
     left = [place for place, mark in marks if mark and (mark.validate or mark.undone)]
     for schema, name in left:
@@ -130,7 +131,7 @@ def undo(connection: Session, table: Table, key: str | None, patience: float, li
         deadline = began + patience
         moved = conversion_undo.undo(connection, table.schema_, table.name, deadline, limit=limit)
         report(f"{table} is a plain table again, {moved:,} rows moved back into it", time.monotonic() - began)
-    elif not finish(connection, found, patience, report):
+    elif not finish(connection, found.parent, patience, report):
         if found.key is None:
             raise StatementRejected(
                 f"table {table} is not partitioned: to take away what its conversion has made, name its key (--key)"

@@ -98,6 +98,15 @@ SELECT left(pg_get_expr(k.conbin, k.conrelid), {longest}) AS condition, k.conval
        quote_ident({key}) AS column
 FROM pg_constraint k WHERE k.conrelid = {oid} AND k.contype = 'c' AND k.conname = {check}
 """
+# The same of a table of which only the name is known.
+PREPARED = """
+SELECT left(pg_get_expr(k.conbin, k.conrelid), {longest}) AS condition, k.convalidated AS validated,
+       quote_ident(a.attname) AS column, a.attname::text AS key
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'r' AND NOT c.relispartition
+  AND k.contype = 'c' AND k.conname = {check} AND cardinality(k.conkey) = 1
+"""
 LONGEST_CHECK = 4096
 
 # Foreign keys, triggers, policies, publications and the like, one query, each as (kind, name, validated).
@@ -254,6 +263,21 @@ def parse_leftover(rows: list[Any]) -> Leftover | None:
         lower, upper = ends(row.condition, row.column) or (None, None)
         return Leftover(condition=row.condition, validated=row.validated, lower=lower, upper=upper)
     return None
+
+
+def read_prepared(connection: Session, table: Table, check: str) -> tuple[str, Leftover] | None:
+    """The CHECK of a conversion that a plain table has, and the column that it is of; None where it has none.
+
+    Raises psycopg's errors.
+    """
+    query = SQL(PREPARED).format(schema=table.schema_, name=table.name, check=check, longest=LONGEST_CHECK)
+    (rows,) = read_only(connection, query, statement_timeout=catalog.TIMEOUT)
+    check_rows(rows)
+    try:
+        left = parse_leftover(rows)
+        return (str(rows[0].key), left) if left is not None and left.lower is not None else None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnreadAnswer(f"the catalog holds what no PostgreSQL has there ({error!r:.200})") from error
 
 
 def read_taken(connection: Session, table: PlainTable, names: list[str]) -> frozenset[str]:

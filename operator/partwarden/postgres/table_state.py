@@ -21,7 +21,7 @@ from ..planner.actions import Action
 from ..planner.calendar import Range
 from ..planner.inventory import Detached, Inventory, KeyPart, Parent
 from ..planner.keys import TYPES, Bounds, Codec
-from ..planner.marker import Marker, Phase
+from ..planner.marker import ConvertedMark, Marker, Phase
 from . import ddl
 from .connection import pinned, run
 
@@ -264,6 +264,12 @@ def mark_of(comment: str | None, oid: int, parent: Parent) -> Marker | None:
     """The mark in the comment of the table with that OID, if it was written on it, of this parent."""
     _, mark = marker.read(comment)
     return mark if mark is not None and (mark.oid, mark.parent) == (oid, parent.oid) else None
+
+
+def converted_of(comment: str | None, oid: int, parent: Parent) -> ConvertedMark | None:
+    """The mark of the plain table that this parent was made of, in the comment of the table with that OID."""
+    mark = marker.read_converted(comment, oid)
+    return mark if mark is not None and mark.parent == parent.oid and not mark.undone else None
 
 
 LONGEST_OF_OTHERS, MOST_MARKED = 1024, 20_000

@@ -30,7 +30,7 @@ from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import Grid, iso
 from ..planner.findings import Finding, join_names
 from ..planner.forecast import NOTHING, Measured, forecast
-from ..planner.inventory import Inventory
+from ..planner.inventory import Inventory, Server
 from ..planner.maintenance import TOO_LARGE
 from ..planner.plan import Plan
 from . import archives
@@ -46,6 +46,8 @@ WITH_WARNINGS = "ConvergedWithWarnings"
 PLAN_PENDING = "PlanPending"
 PARTITIONS_MISSING = "PartitionsMissing"
 IN_PROGRESS = "InProgress"
+CONVERTING = "Converting"
+UNDONE = "Undone"
 SUSPENDED = "Suspended"
 INTERNAL_ERROR = "InternalError"
 
@@ -112,14 +114,12 @@ def reconciled(
     seen = details(inventory, plan, outcomes, found, forecast(spec, inventory, plan, measured))
     if seen.summary is not None:
         seen = seen.model_copy(update={"summary": archives.with_archives(seen.summary, measured)})
-    server = inventory.server
-    connected = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
     return PolicyStatusUpdate(
         ready=ready,
         reconciling=reconciling,
         stalled=stalled,
         others={
-            ConditionType.DATABASE_REACHABLE: ConditionState(TRUE, "Connected", connected),
+            ConditionType.DATABASE_REACHABLE: answered(inventory.server),
             ConditionType.PARTITIONS_AHEAD: _ahead(plan, ready),
             ConditionType.DEFAULT_PARTITION_EMPTY: default,
             ConditionType.WITHIN_THRESHOLDS: _thresholds(spec, plan),
@@ -128,6 +128,12 @@ def reconciled(
         table=seen,
         errors=tuple({(each.reason, each.message): each.error for _, each in found if each.error}.values()),
     )
+
+
+def answered(server: Server) -> ConditionState:
+    """DatabaseReachable, of the server that has answered."""
+    message = f"PostgreSQL {server.version_text}, database {server.database!r}, as {server.user!r}"
+    return ConditionState(TRUE, "Connected", message)
 
 
 def failed(error: PartwardenError, connected: bool) -> PolicyStatusUpdate:

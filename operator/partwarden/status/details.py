@@ -37,7 +37,7 @@ from .warnings import Graded, chosen, in_few_words, of_severity
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
-NOTABLE = (State.DEFAULT, State.UNMANAGED, State.DETACH_PENDING, State.EXPIRED, State.HELD)
+NOTABLE = (State.DEFAULT, State.UNMANAGED, State.LEGACY, State.DETACH_PENDING, State.EXPIRED, State.HELD)
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
 MAX_BYTES = 48_000
@@ -73,7 +73,7 @@ def details(
             approved_plan=plan.gate.record,
             next=next_action(plan.upcoming.next, plan),
             next_drop=next_action(plan.upcoming.next_drop, plan),
-            findings=[_found(each) for each in found],
+            findings=[finding_status(each) for each in found],
         )
         if len(whole.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_BYTES or not (
             listed or outside
@@ -244,6 +244,8 @@ def _state(each: Partition, plan: Plan) -> State:
     # Before the rest: a day expires that is off the grid of months, also one of the current year.
     if each.oid in plan.retired.expired:
         return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
+    if each.converted:
+        return State.LEGACY
     if each.oid not in plan.managed:
         return State.UNMANAGED
     if each.range.overlaps(plan.current):
@@ -309,7 +311,8 @@ def planned(step: PlannedStep, outcomes: Sequence[Outcome] = ()) -> PlannedActio
     )
 
 
-def _found(each: Graded) -> FindingStatus:
+def finding_status(each: Graded) -> FindingStatus:
+    """One finding, bounded."""
     severity, found = each
     subject, message = printable(found.object), cut(found.message)
     return FindingStatus(reason=found.reason, object=subject, message=message, severity=severity)

@@ -14,7 +14,7 @@ from ..planner.actions import DropDetached, Outcome
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import join_names
 from ..planner.retirement import HOLD_MATCHES_NOTHING
-from .conditions import CONVERGED, IN_PROGRESS, PLAN_PENDING, find
+from .conditions import CONVERGED, CONVERTING, IN_PROGRESS, PLAN_PENDING, find
 
 LONG_ACTION = "LongAction"
 MAX_NAMES = 10
@@ -153,7 +153,7 @@ def _changed(previous: Mapping[str, Any], status: Mapping[str, Any], kind: Condi
     ):
         # They were there before an outage, or may have been before a count that failed.
         return None
-    expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS)
+    expected = ready and after["reason"] in (PLAN_PENDING, IN_PROGRESS, CONVERTING)
     return Notice(EventType.NORMAL if expected else EventType.WARNING, after["reason"], short(after["message"]))
 
 

@@ -16,6 +16,7 @@ from .. import errors
 from ..api.status import MAX_FINDINGS, MAX_WARNINGS, FindingStatus, Severity
 from ..errors import DefaultHasRows, DetachPending
 from ..planner.actions import Outcome
+from ..planner.conversion_steps import CHECK_STANDS, WILL_CHANGE
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import Finding
 from ..planner.maintenance import TOO_LARGE
@@ -35,6 +36,7 @@ ROWS_AT_STAKE = (
 queries, or lie where no retention reaches them. After them come errors of retention and upkeep, and archives that are
 wrong."""
 STUCK = (
+    CHECK_STANDS,
     errors.ParquetUnavailable.__name__,
     ANNOTATION_TOO_LONG,
     LEFT_ALONE,
@@ -51,6 +53,7 @@ NOTICES = frozenset(
         # An approval that was used names a table that was dropped.
         "ApprovalMatchesNothing",
         # The policy or the table is as the user made it.
+        WILL_CHANGE,
         *("EnsureExpired", "OffGrid", "SubPartitioned", "DiffersFromParent", "SuperuserLogin"),
         # Any role can write such a comment.
         *("MarkNotCounted", "CommentTooLong"),
@@ -64,6 +67,7 @@ WORDS = {
     DefaultHasRows.__name__: "rows in DEFAULT",
     HOLD_MATCHES_NOTHING: "unknown hold",
     LEFT_ALONE: "expired, stays",
+    CHECK_STANDS: "CHECK stands",
     TOO_LARGE: "large partition",
     errors.DatabaseUnreachable.__name__: "unreachable",
     errors.DatabaseUnresponsive.__name__: "unresponsive",

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL
-from partwarden.controller import database_work
 from partwarden.controller.archive_database import AFTER_FAILURE, EVERY, ArchiveProgress
 from partwarden.controller.database_process import WorkerDefect
-from partwarden.controller.database_work import CopySearch, Supervisor
+from partwarden.controller.database_work import Supervisor
+from partwarden.controller.dump_progress import CopySearch, find_copy
 from partwarden.controller.settings import Settings
 from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnresponsive
@@ -36,7 +36,7 @@ class Server:
         self.progress = ArchiveProgress(cluster, Settings(), shard, self.execute, lambda: self.now)
 
     def execute(self, function: object, request: CopySearch, supervisor: Supervisor) -> int | None:
-        assert function is database_work.find_copy
+        assert function is find_copy
         self.asked.append(request)
         if isinstance(self.says, Exception):
             raise self.says

@@ -1,0 +1,92 @@
+"""A policy that partitions a plain table while it is written to, is interrupted, and makes it plain again."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from lab.operator import until
+from lab.postgres import Database
+from lab.site import Site, partitions
+from partwarden.planner.conversion_rules import CHECK
+
+RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+    INSERT INTO run (at) SELECT now() - n * interval '1 day' FROM generate_series(0, 400) n;
+    CREATE VIEW written AS SELECT id FROM run"""
+GATE = """; CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$;
+    CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"""
+"""Lets nothing of the last transaction be done, and all that comes before it."""
+FIELDS: dict[str, Any] = {"key": "at", "interval": "Month"}
+ATTACH = FIELDS | {"convert": {"mode": "Attach", "widenKeys": True}}
+
+
+@contextmanager
+def writer(database: Database) -> Iterator[list[int]]:
+    """The ids that a session has written, one transaction each, for as long as the block."""
+    written, stop = list[int](), threading.Event()
+    failed = list[psycopg.Error]()
+
+    def write() -> None:
+        try:
+            with database.connect() as connection:
+                while not stop.wait(0.01):
+                    row = connection.execute(b"INSERT INTO run DEFAULT VALUES RETURNING id").fetchone()
+                    written.append(row[0] if row else 0)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield written
+    finally:
+        stop.set()
+        thread.join(30)
+    assert failed == []
+
+
+def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_plain_again(
+    site: Site, pg_database: Database
+) -> None:
+    pg_database.execute(RUN + GATE)
+    (oid,) = pg_database.query("SELECT 'run'::regclass::oid")
+    with writer(pg_database) as written:
+        with site.operator() as first:
+            with pg_database.connect() as holder:
+                # The build of an index waits for every transaction that has written before.
+                holder.execute(b"BEGIN; INSERT INTO run DEFAULT VALUES")
+                site.watch_over(pg_database, **ATTACH)
+                until("the status says what takes long", lambda: site.policy().get("status", {}).get("longAction"))
+                status = site.wait(Ready="False", reason="Converting", Reconciling="True")["status"]
+                assert (status["longAction"]["action"], status["longAction"]["object"]) == (
+                    "ConvertTable",
+                    "public.run",
+                )
+                holder.execute(b"ROLLBACK")
+            refused = site.wait(Ready="False", Stalled="True")["status"]
+            assert pg_database.query("SELECT FROM pg_constraint WHERE conname = %s AND convalidated", CHECK)
+            assert "CheckStands" in [each["reason"] for each in refused["findings"]]
+            first.stop(signal.SIGKILL)
+        pg_database.execute("DROP EVENT TRIGGER gate")
+        count = len(written)
+        until("rows are written", lambda: len(written) > count)
+        with site.operator():
+            status = site.wait(Ready="True", reason="Converged")["status"]
+            legacy, *ahead = status["partitions"]
+            assert legacy["state"] == "Legacy"
+            assert sorted(each["name"] for each in status["partitions"]) == partitions(pg_database)
+            assert {each["state"] for each in ahead} == {"Future"}
+            count = len(written)
+            until("rows are written", lambda: len(written) > count)
+            until("an Event says it", lambda: "Normal ConversionStep" in site.events())
+            site.watch_over(pg_database, **FIELDS, convert={"mode": "Undo"})
+            site.wait(Ready="True", reason="Undone")
+    assert pg_database.query("SELECT 'run'::regclass::oid") == [oid]
+    assert partitions(pg_database) == []
+    assert {row[0] for row in pg_database.query("SELECT id FROM written")} >= set(written)
+    assert pg_database.query("SELECT count(*) - %s FROM run", len(written)) == [(401,)]
