@@ -26,7 +26,7 @@ PER_DATABASE = 2
 WAIT_FOR_SLOT = 5.0
 """Seconds until a policy asks again for a connection. A slot that is released enqueues the next key earlier; this is
 for where that key needed no connection any more, and so released none."""
-STAY = 0.25
+STAY = 1.0
 """Seconds for which a worker goes on with one database while others wait, and no other namespace: its process need not
 connect again for each table."""
 
@@ -167,7 +167,7 @@ class Workers:
             except Exception:
                 log.exception("unexpected error", extra={"policy": "/".join(key)})
             finally:
-                self._queue.done(key, after)
+                self._queue.done(key, after, returns=own not in self._aside)
         with self._lock:
             self._aside.discard(own)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import random
 import threading
 import time
@@ -187,6 +188,8 @@ class WorkQueue:
         self._taken: dict[ObjectKey, Taken] = {}
         self._aside: dict[ObjectKey, Taken] = {}
         """Keys of which a run goes on beside the queue."""
+        self._alarm = math.inf
+        """The earliest moment at which a waiting worker wakes by itself, as far as is known: never too early."""
         self._closed = False
 
     def enqueue(self, key: ObjectKey, after: float = 0.0) -> None:
@@ -203,11 +206,14 @@ class WorkQueue:
                 key = self._schedule.pop(now, after)
                 due = self._schedule.next_due()
                 if key is not None:
-                    if due is not None:  # another worker must wait for that one now
+                    # Another worker must wait for that one now, unless one does already.
+                    if due is not None and due < self._alarm:
                         self._changed.notify()
                     self._taken[key] = Taken(now, now + DEADLINE)
                     return key
+                self._alarm = math.inf if due is None else min(self._alarm, due)
                 self._changed.wait(None if due is None else max(0.0, due - self._clock()))
+                self._alarm = math.inf
             return None
 
     def deadline(self, key: ObjectKey, seconds: float, *, aside: bool = False) -> None:
@@ -236,14 +242,18 @@ class WorkQueue:
             self._schedule.take(key)
             self._taken[key] = self._aside.pop(key)
 
-    def done(self, key: ObjectKey, after: float | None) -> None:
-        """The worker has finished with the key; due again ``after`` so many seconds, None: when it is enqueued."""
+    def done(self, key: ObjectKey, after: float | None, *, returns: bool = False) -> None:
+        """The worker has finished with the key; due again ``after`` so many seconds, None: when it is enqueued.
+
+        ``returns``: it calls `take` next, and so finds what it has made possible by itself: no other is woken, which
+        would go for that as well.
+        """
         with self._changed:
             self._taken.pop(key, None)
             self._schedule.done(key, None if after is None else self._clock() + after)
             if key in self._aside:
                 self._changed.notify_all()
-            else:
+            elif not returns:
                 self._changed.notify()
 
     def backlog(self) -> Backlog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -347,6 +348,54 @@ def test_a_later_key_is_not_forgotten_while_the_worker_that_waited_for_it_works(
     queue.close()
     assert workers.wait(20)
     assert met == [True]
+
+
+def test_a_worker_that_comes_back_for_the_next_key_wakes_no_other() -> None:
+    """Each that wakes for nothing holds up those that work, as threads of one process."""
+    waits, looks = threading.Event(), list[int]()
+
+    def clock() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            looks.append(1)
+            waits.set()
+        return 0.0
+
+    queue = WorkQueue(clock)
+    queue.enqueue(A)
+    assert queue.take() == A
+    other = threading.Thread(target=queue.take)
+    other.start()
+    assert waits.wait(10)
+    for _ in range(5):
+        queue.done(A, 0.0, returns=True)
+        assert queue.take() == A
+    queue.close()
+    other.join(10)
+    assert len(looks) == 1
+
+
+def test_no_key_is_forgotten_whatever_times_come_in_between() -> None:
+    numbers, done = random.Random(1), threading.Event()
+    wanted = {(f"n{number % 3}", str(number)): number % 7 for number in range(60)}
+    lock, seen = threading.Lock(), set[tuple[str, str]]()
+
+    def work(key: tuple[str, str]) -> float | None:
+        with lock:
+            again = wanted[key] > 0
+            wanted[key] -= 1
+            seen.add(key)
+            if len(seen) == len(wanted) and not any(left >= 0 for left in wanted.values()):
+                done.set()
+            return numbers.choice((0.0, 0.001, 0.02)) if again else None
+
+    queue = WorkQueue(share=2)
+    workers = Workers(queue, work, 4)
+    workers.start()
+    for key in wanted:
+        queue.enqueue(key, after=numbers.choice((0.0, 0.0, 0.01, 0.05)))
+    assert done.wait(30)
+    queue.close()
+    assert workers.wait(10)
 
 
 def test_an_error_in_the_work_neither_ends_the_worker_nor_makes_it_loop(caplog: pytest.LogCaptureFixture) -> None:
