@@ -30,6 +30,10 @@ LOST_EXACTLY = ("25P03", "25P04")
 POOLER_WAITS = "RESUME the database there, or give its pool more server connections"
 """What to do where a pooler has accepted a login, and gives out no server connection."""
 
+ROW_SECURITY = "check_enable_rls"
+"""The function of PostgreSQL that refuses to read what policies hide: by SQLSTATE it is one missing right of many, and
+its words follow lc_messages."""
+
 UNABLE = ("40", "53", "57", "58", "XX")
 """The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
 
@@ -52,7 +56,7 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
         case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
             return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: it is planned again")
         case pg.InsufficientPrivilege():
-            return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the owner of the table")
+            return errors.InsufficientPrivilege(f"{subject}: {words}; {_missing_right(error)}")
         case pg.ReadOnlySqlTransaction():
             way_out = "connect through the primary, or end default_transaction_read_only = on"
             return errors.ReadOnlyServer(f"{subject}: {words}; {way_out}")
@@ -63,6 +67,16 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
                 "Secret or of spec.database.connection (by hand, --dsn) to the PostgreSQL server itself"
             )
     return _by_class(error, subject, words)
+
+
+def _missing_right(error: psycopg.Error) -> str:
+    """The way out."""
+    if error.diag.source_function != ROW_SECURITY:
+        return "grant it to the owner of the table"
+    return (
+        "no row may be missed: ALTER TABLE … NO FORCE ROW LEVEL SECURITY where the table is read as its owner, else "
+        "ALTER ROLE … BYPASSRLS for the role that reads"
+    )
 
 
 def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
