@@ -68,6 +68,13 @@ def test_control_c_during_startup_is_reported_like_any_other(module: str) -> Non
     assert said == ["interrupted"]
 
 
+def test_little_is_imported_before_control_c_is_answered() -> None:
+    """What comes before it, Python answers in its own way."""
+    asked = "import sys; import partwarden.cli; print(sorted({'typing', 're', 'contextlib', 'click'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-S", "-c", asked], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 PSYCOPG_WARNS = """
 import contextlib, logging
 from partwarden.cli.main import main

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from lab.postgres import Database
-from partwarden.api.destination import PVC, Destination
 from partwarden.archive import restored_drop
 from partwarden.archive.folder import Folder
-from partwarden.archive.job_order import DropOrder, Report
+from partwarden.archive.job_order import Report
 from partwarden.archive.manifest import Say
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.restored_once import Restored
@@ -27,11 +26,10 @@ from partwarden.errors import (
 from partwarden.planner import marker
 from partwarden.postgres.conninfo import from_dsn
 from support import zoo
-from support.archived import Archived, archive, use_client
+from support.archived import Archived, archive, drop_order, use_client
 from support.meanwhile import kill_others
 
 UID = "0a4bd22c-94a1-4f0e-8f3e-000000000001"
-DUE = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -59,18 +57,7 @@ class World:
         return self.made
 
     def drop(self, say: Say = lambda line: None, **more: object) -> Report:
-        fields = {
-            "uid": UID,
-            "table": "public.again",
-            "oid": self.made.oid,
-            "server": self.made.server,
-            "location": self.archived.url.replace(f"file://{self.folder}", "pvc://archives"),
-            "destination": Destination(pvc=PVC(claim_name="archives")),
-            "manifest_sha256": self.archived.manifest_sha256,
-            "due": DUE,
-            **more,
-        }
-        order = DropOrder.model_validate(fields)
+        order = drop_order(UID, self.made, self.archived, self.folder, **more)
         return restored_drop.drop(order, from_dsn(self.dsn), Folder(self.folder, "pvc://archives"), say)
 
     @property

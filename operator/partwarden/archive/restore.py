@@ -22,7 +22,7 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import as_owner, become, set_role_right, undo
-from . import reattach, restored_once, restored_table, table_schema
+from . import reattach, restored_code, restored_once, restored_table, table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
 from .restored_once import Restored
@@ -30,8 +30,9 @@ from .restored_table import TEXT, LeftOff, Loader, Source
 from .table_schema import TableColumn, Types, expression
 
 OWNER = """
-SELECT pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p' AND pg_get_userbyid(c.relowner) <> current_user
+SELECT pg_get_userbyid(c.relowner) AS owner, pg_get_userbyid(c.relowner) = current_user AS same
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p'
   AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE')
   AND has_schema_privilege(c.relowner, {target}, 'USAGE')
 """
@@ -78,7 +79,7 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
         if (made := restored_once.find(connection, request.uid)) is not None:
             return made
         parentage = check(connection)
-        become_owner = _as_owner(connection, manifest, parentage, schema)
+        become_owner, confined = _as_owner(connection, manifest, parentage, schema)
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
             run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
@@ -88,7 +89,7 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
             types = Types(connection, manifest.types)
             types.make()
             if parentage is None:
-                restored = _load(source, types, schema, name, say)
+                restored = _load(source, types, schema, name, say, confined=confined)
             else:
                 restored = _load_and_attach(source, types, parentage, schema, name, request.patience, say)
             if request.uid:
@@ -112,25 +113,29 @@ def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, st
 
 def _as_owner(
     connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
-) -> list[sql.Composable]:
+) -> tuple[list[sql.Composable], bool]:
     """Become the owner of the parent, whose functions expressions and domains of the table call. A table of its own is
-    loaded so where there is that parent, and its owner may create tables in the schema."""
+    loaded so where there is that parent, and its owner may create tables in the schema. Else whether the login has
+    rights that such functions must not get."""
     if parentage is not None:
-        return as_owner(parentage.parent)
-    if manifest.parent is None:
-        return []
-    set_role = set_role_right(connection)
-    names = {"schema": manifest.parent.schema_, "name": manifest.parent.name, "target": schema, "set_role": set_role}
+        return as_owner(parentage.parent), False
     with connection.transaction():
-        _, rows = run(connection, pinned("2s", "30s"), sql.SQL(OWNER).format(**names))
-    return [become(owner) for (owner,) in rows]
+        run(connection, pinned("2s", "30s"))
+        if (parent := manifest.parent) is not None:
+            names = {"schema": parent.schema_, "name": parent.name, "target": schema}
+            query = sql.SQL(OWNER).format(set_role=set_role_right(connection), **names)
+            for owner, same in run(connection, query)[0]:
+                return ([] if same else [become(owner)]), False
+        return [], restored_code.lends_rights(connection)
 
 
-def _load(source: Source, types: Types, schema: str, name: str, say: Say) -> Restored:
+def _load(source: Source, types: Types, schema: str, name: str, say: Say, *, confined: bool) -> Restored:
     manifest = source.manifest
     absent = restored_table.absent_collations(types.connection, manifest)
     wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)
     loader = Loader(source, types, schema, name, wanted, say)
+    if confined:
+        restored_code.confine(loader)
     made = loader.load_best()
     run_alone(types.connection, table_schema.comment(loader.table, reattach.note(manifest)))
     left_off = (*_left_off(loader, made, absent), *_set_not_null(loader))

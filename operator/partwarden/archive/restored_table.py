@@ -136,6 +136,8 @@ class Loader:
     like: PartitionTemplate = field(default_factory=PartitionTemplate)
     reasons: dict[str, str] = field(default_factory=dict)
     """Column -> why it is not in the form that was wanted."""
+    settled: frozenset[str] = frozenset()
+    """Columns whose archived type is not tried: see `restored_code`."""
     _begun: bool = False
 
     @property
@@ -278,7 +280,7 @@ class Loader:
     def _candidates(self, wanted: TableColumn | None, archived: Column) -> Iterator[sql.Composable]:
         if wanted is not None:
             yield wanted.type
-        base = self.types.base(archived.type)
+        base = self.types.base(archived.type) if archived.name not in self.settled else None
         while base is not None:
             if (found := self.types.find(base)) is not None:
                 yield found

@@ -1,15 +1,20 @@
 """The commands of partwarden and of its kubectl plugin. Here the programs begin.
 
 SIGINT ends them in order from the first line on, while the rest is imported: this module imports nothing that takes
-time. What Python does before it is imported, it answers by itself.
+time, not even `typing`. What Python does before that, some milliseconds, it answers by itself: it has its own handler
+for SIGINT or none, and the process ends by the signal, which a shell shows as 130. No program in Python can say more
+there: what runs earlier, as a .pth file, would run in every other program of that Python, too. Nothing is begun yet.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 INTERRUPTED = 130
 """Exit code, as shells have it for SIGINT."""

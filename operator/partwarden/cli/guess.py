@@ -17,7 +17,7 @@ from psycopg import sql
 from ..api.policy import UNIQUE, Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval, is_zone
-from ..errors import PartwardenError, TableNotFound, UnknownTimeZone
+from ..errors import InsufficientPrivilege, PartwardenError, TableNotFound, UnknownTimeZone
 from ..planner.calendar import BoundedRange, Grid, Range, load_zone, merge, subtract
 from ..planner.context import check_table
 from ..planner.inventory import Inventory
@@ -26,6 +26,7 @@ from ..postgres import catalog
 from ..postgres.catalog import newest
 from ..postgres.connection import Session, pinned, run
 from ..postgres.table_state import similar_tables
+from ..postgres.transaction import read_only, reading_rows
 
 RECENT = 12
 """How many of the newest partitions decide the interval: older ones may be of another, before it was changed."""
@@ -204,9 +205,15 @@ WHERE c.relkind = 'p' AND NOT c.relispartition AND n.nspname !~ '^pg_' AND n.nsp
   AND ({name}::text IS NULL OR (n.nspname, c.relname) = ({schema}::text, {name}::text))
 ORDER BY n.nspname, c.relname
 """
+# To read a table runs functions of its owner, as in the constants of an index, and everyone may call a table so: a
+# superuser reads none but that of a superuser, or of the extension. It is read as its owner.
 PARTMAN = """
 SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relname = 'part_config' AND c.relkind = 'r'
+  AND (current_setting('is_superuser') = 'off' OR (SELECT rolsuper FROM pg_roles WHERE oid = c.relowner)
+       OR EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+                    AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_partman'))
   AND 3 = (SELECT count(*) FROM pg_attribute a
            WHERE a.attrelid = c.oid AND a.attname IN ('parent_table', 'premake', 'retention'))
 """
@@ -286,8 +293,9 @@ def _partman(connection: Session, places: list[str]) -> dict[str, Partman]:
     kept: dict[str, Partman] = {}
     for place in places:
         try:
-            rows = run(connection, sql.SQL(KEPT).format(sql.Identifier(place)))[0]
-        except psycopg.errors.InsufficientPrivilege:
+            with reading_rows(connection, place, "part_config", lock_timeout="500ms", statement_timeout="10s"):
+                (rows,) = run(connection, sql.SQL(KEPT).format(sql.Identifier(place)))
+        except (psycopg.errors.InsufficientPrivilege, InsufficientPrivilege):
             continue
         kept |= {name: Partman(*fields) for name, *fields in rows}
     return kept
@@ -313,6 +321,6 @@ def _read(connection: Session, table: Table, zone: str) -> Found:
         _, column, codec = check_table(spec.model_copy(update={"key_encoding": encoding}), inventory)
     except PartwardenError as error:
         return Found(table, error=error)
-    (indexes,) = run(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
+    (indexes,) = read_only(connection, sql.SQL(OWN_INDEXES).format(newest=newest(inventory)))
     guessed = guess(table, encoding, inventory, codec.aware, zone)
     return Found(table, column, guessed, own_indexes=tuple(name for (name,) in indexes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 import click
 import psycopg
 from psycopg import sql
+from psycopg.pq import ExecStatus
 
 from ..api.status import PartitionStatus
 from ..errors import InvalidSpec
@@ -198,6 +199,8 @@ READS_ALL = 2
 GENERIC = 160000
 """From that version on parameters need no values to be planned."""
 SETTING = setting(LIMITS | {"statement_timeout": "30s", "lock_timeout": "5s"})
+OURS = setting({"search_path": "pg_catalog, pg_temp"})
+"""Names in the query are found as the role finds them, those in Partwarden's own questions in no schema of users."""
 BELOW = """
 WITH RECURSIVE found AS (
     SELECT inhrelid AS oid, inhrelid AS top FROM pg_catalog.pg_inherits WHERE inhparent = {parent}
@@ -239,14 +242,14 @@ def _explain(query: str, connection: Session, tables: list[ObservedTable]) -> li
     none."""
     explained = []
     try:
+        role = _role(connection, query, tables)
         # READ ONLY: whatever planning calls, such as functions in constants, cannot write either.
-        # As the owner, where that is one: to plan calls functions of indexes and constraints, if only with constants.
-        owners = {each.plan.parent.owner: reading(each.plan.parent) for each in tables}
-        run(connection, "BEGIN READ ONLY", SETTING, *(next(iter(owners.values())) if len(owners) == 1 else ()))
+        run(connection, "BEGIN READ ONLY", SETTING, *role)
         plan = _plan(connection, query)
         for table in tables:
             oid, key = table.plan.parent.oid, table.plan.key
-            ((locked, enabled),), below = run(connection, *(sql.SQL(each).format(parent=oid) for each in (USED, BELOW)))
+            asked = (sql.SQL(each).format(parent=oid) for each in (USED, BELOW))
+            _, ((locked, enabled),), below = run(connection, OURS, *asked)
             if locked:
                 default = next((str(each) for each in table.inventory.partitions if each.range is None), None)
                 explained.append((table, judge(plan, dict(below), default, key, enabled)))
@@ -258,6 +261,39 @@ def _explain(query: str, connection: Session, tables: list[ObservedTable]) -> li
         names = ", ".join(str(each.plan.parent) for each in tables)
         raise InvalidSpec(f"the query does not use {names}")
     return explained
+
+
+def _role(connection: Session, query: str, tables: list[ObservedTable]) -> list[sql.Composable]:
+    """Become the owner of the tables that the query uses: to plan calls functions of indexes and constraints, if only
+    with constants. Raises `InvalidSpec` where they have several, and psycopg's errors of the query."""
+    roles = _by_role(tables)
+    if len(roles) > 1:
+        run(connection, "BEGIN READ ONLY", SETTING)
+        # To parse locks the tables, and calls nothing of them.
+        parsed = connection.pgconn.prepare(b"", query.strip().rstrip(";").encode())
+        if parsed.status != ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(parsed, "utf-8")
+        asked = [sql.SQL(USED).format(parent=each.plan.parent.oid) for each in tables]
+        _, *found = run(connection, OURS, *asked)
+        used = [each for each, ((locked, _),) in zip(tables, found, strict=True) if locked]
+        undo(connection)
+        roles = _by_role(used)
+    if len(roles) > 1:
+        names = ", ".join(f"{each[0].plan.parent} of {role or 'the login'!r}" for role, each in sorted(roles.items()))
+        raise InvalidSpec(
+            f"the query uses tables of several owners ({names}), and functions of one must not run with the rights of "
+            "all: connect as a role that may read them, and is a member of none of those"
+        )
+    return [part for _, (first, *_) in roles.items() for part in reading(first.plan.parent)]
+
+
+def _by_role(tables: Iterable[ObservedTable]) -> dict[str, list[ObservedTable]]:
+    """By the role that is to be become for each, "" for none."""
+    found: dict[str, list[ObservedTable]] = {}
+    for each in tables:
+        parent = each.plan.parent
+        found.setdefault(parent.owner if reading(parent) else "", []).append(each)
+    return found
 
 
 def _plan(connection: Session, query: str) -> Any:

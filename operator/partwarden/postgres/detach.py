@@ -50,15 +50,25 @@ UNDER_LOCK = "1s"  # the same for the form that keeps every session out
 WAIT_FOR_SNAPSHOTS = 100  # milliseconds to wait for each transaction that began before a detach was interrupted
 
 # To detach concurrently plans the CHECK constraints, which calls functions whose arguments are constants: of others, as
-# the login. Those of a superuser, as most of an extension are, may be called.
+# the login. Where foreign keys refer to the partition, PostgreSQL also searches the tables that they are of: then those
+# of their indexes and extended statistics, and of the partition's, are called, too. Those of a superuser, as most of an
+# extension are, may be called.
 CALLS = """
+WITH RECURSIVE searched(oid) AS (
+  SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = {oid}
+  UNION SELECT i.inhrelid FROM searched s JOIN pg_inherits i ON i.inhparent = s.oid
+), planned(oid) AS (SELECT oid FROM searched UNION SELECT {oid}::oid WHERE EXISTS (SELECT FROM searched)),
+parts(classid, objid) AS (
+  SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k
+  WHERE k.contype = 'c' AND (k.conrelid = {oid} OR k.conrelid IN (SELECT oid FROM planned))
+  UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM planned p JOIN pg_index i ON i.indrelid = p.oid
+  UNION ALL SELECT 'pg_statistic_ext'::regclass, e.oid FROM planned p JOIN pg_statistic_ext e ON e.stxrelid = p.oid
+)
 SELECT EXISTS (
-  SELECT FROM pg_constraint k
-  JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+  SELECT FROM parts JOIN pg_depend d ON d.classid = parts.classid AND d.objid = parts.objid
   LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
   JOIN pg_proc f ON f.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
-  JOIN pg_roles r ON r.oid = f.proowner
-  WHERE k.conrelid = {} AND k.contype = 'c' AND NOT r.rolsuper AND r.rolname <> current_user)
+  JOIN pg_roles r ON r.oid = f.proowner WHERE NOT r.rolsuper AND r.rolname <> current_user)
 """
 OTHERS = """
 SELECT n.nspname || '.' || c.relname FROM pg_inherits i
@@ -94,7 +104,7 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
                 *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
             ]
             # There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
-            calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, action.oid)[0][0]
+            calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, oid=action.oid)[0][0]
             if not action.concurrently or calls_others:
                 attempt = partial(_at_once, connection, inventory, action)
                 retry_locks(connection, attempt, lambda: wants, subject, deadline)
@@ -157,8 +167,8 @@ def _confirm(connection: Session, parent: Parent, action: DetachPartition | Conf
         run(connection, write(action, state.text, replace(mark, phase=Phase.DETACHED, since=state.now)), "COMMIT")
 
 
-def _ask(connection: Session, query: LiteralString, *values: object) -> list[Any]:
-    return run(connection, PINNED, SQL(query).format(*values))[1]
+def _ask(connection: Session, query: LiteralString, *values: object, **named: object) -> list[Any]:
+    return run(connection, PINNED, SQL(query).format(*values, **named))[1]
 
 
 def _attached(connection: Session, inventory: Inventory, action: DetachPartition) -> TableState:

@@ -30,6 +30,10 @@ LOST_EXACTLY = ("25P03", "25P04")
 POOLER_WAITS = "RESUME the database there, or give its pool more server connections"
 """What to do where a pooler has accepted a login, and gives out no server connection."""
 
+ROW_SECURITY = "check_enable_rls"
+"""The function of PostgreSQL that refuses to read what policies hide: by SQLSTATE it is one missing right of many, and
+its words follow lc_messages."""
+
 UNABLE = ("40", "53", "57", "58", "XX")
 """The server would, but cannot now: rolled back, no resources left, cancelled, a failing disk, damaged data."""
 
@@ -44,15 +48,14 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
             return errors.TableBusy(f"{subject} is busy: {words}")
         case pg.DuplicateTable() | pg.DuplicateObject():
             return errors.NameTaken(f"{subject}: {words}; rename the other, or choose another spec.nameFormat")
-        case pg.CheckViolation() if error.diag.constraint_name is None:
-            # The bounds of partitions are a constraint without a name.
-            return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
-        case pg.UniqueViolation() | pg.InvalidObjectDefinition():
-            return errors.TableChanged(f"{subject}: {words}; another session made a partition meanwhile")
+        case pg.IntegrityError():
+            return _broken_rule(error, subject, words)
+        case pg.InvalidObjectDefinition():
+            return errors.TableChanged(f"{subject}: {words}; {MEANWHILE}")
         case pg.UndefinedTable() | pg.UndefinedObject() | pg.WrongObjectType() | pg.InvalidSchemaName():
             return errors.TableChanged(f"{subject}: {words}; it was changed meanwhile: it is planned again")
         case pg.InsufficientPrivilege():
-            return errors.InsufficientPrivilege(f"{subject}: {words}; grant it to the owner of the table")
+            return errors.InsufficientPrivilege(f"{subject}: {words}; {_missing_right(error)}")
         case pg.ReadOnlySqlTransaction():
             way_out = "connect through the primary, or end default_transaction_read_only = on"
             return errors.ReadOnlyServer(f"{subject}: {words}; {way_out}")
@@ -63,6 +66,31 @@ def translate(error: psycopg.Error, subject: str) -> PartwardenError:
                 "Secret or of spec.database.connection (by hand, --dsn) to the PostgreSQL server itself"
             )
     return _by_class(error, subject, words)
+
+
+MEANWHILE = "another session made a partition meanwhile"
+
+
+def _broken_rule(error: psycopg.Error, subject: str, words: str) -> PartwardenError:
+    """Of rows, or of the catalog, where two sessions make the same at once."""
+    if isinstance(error, pg.CheckViolation) and error.diag.constraint_name is None:
+        # The bounds of partitions are a constraint without a name.
+        return errors.DefaultHasRows(f"{subject}: {words}; move those rows out of the DEFAULT partition")
+    if isinstance(error, pg.UniqueViolation) and error.diag.schema_name in (None, "pg_catalog"):
+        return errors.TableChanged(f"{subject}: {words}; {MEANWHILE}")
+    if isinstance(error, pg.UniqueViolation):
+        return errors.StatementRejected(f"{subject}: {words}; correct those rows, or that key or index")
+    return _by_class(error, subject, words)
+
+
+def _missing_right(error: psycopg.Error) -> str:
+    """The way out."""
+    if error.diag.source_function != ROW_SECURITY:
+        return "grant it to the owner of the table, as whom all is done, or to a login that is no member of that role"
+    return (
+        "no row may be missed: ALTER TABLE … NO FORCE ROW LEVEL SECURITY where the table is read as its owner, else "
+        "ALTER ROLE … BYPASSRLS for the role that reads"
+    )
 
 
 def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError:

@@ -46,7 +46,7 @@ from . import ddl
 from .connection import Session, pinned, run
 from .errors import is_lost, message, translate
 from .settings import setting
-from .transaction import BEGIN_READ_ONLY, READ_ALL_LIMIT, READ_ALL_TIMEOUT, read_only, reading, undo
+from .transaction import BEGIN_READ_ONLY, read_only, reading, reading_rows, undo
 
 MAX_ROWS = 200_000
 """Most rows that are read; where there are more, numbers are lower limits."""
@@ -328,15 +328,8 @@ def missing(connection: psycopg.Connection[Any], oids: Sequence[int]) -> tuple[i
 
 
 def count_all(connection: Session, table: Partition | Detached) -> int:
-    """The rows of one table, counted: what others write meanwhile may be in or not. Raises psycopg's errors."""
+    """The rows of one table, counted: what others write meanwhile may be in or not. Raises as `reading_rows`."""
     query = SQL("SELECT count(*) FROM {}").format(Identifier(table.schema, table.name))
-    with connection.patient(READ_ALL_LIMIT):
-        # An error is better than a number of those rows only that a policy of row security shows.
-        _, ((count,),) = read_only(
-            connection,
-            "SET LOCAL row_security = off",
-            query,
-            lock_timeout="10s",
-            statement_timeout=READ_ALL_TIMEOUT,
-        )
+    with reading_rows(connection, table.schema, table.name):
+        (((count,),),) = run(connection, query)
     return int(count)

@@ -18,13 +18,13 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from ..api.policy import TableSpec
 from ..api.retention import OnLargeObjects
+from ..errors import InsufficientPrivilege
 from ..planner.actions import DetachPartition, DropDetached
 from ..planner.archive_gate import ArchiveRequest
 from ..planner.inventory import Inventory
 from ..planner.plan import Plan
-from .connection import run
-from .settings import setting
-from .transaction import read_only
+from .connection import Session, run
+from .transaction import read_only, reading_rows
 
 MOST = 20
 """Tables that one plan reads; the Job that archives them reads the rest."""
@@ -72,7 +72,7 @@ SELECT EXISTS (SELECT FROM {rows} t WHERE EXISTS (
 Ask = Callable[..., list[list[Any]]]
 
 
-def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
+def find(connection: Session, spec: TableSpec, inventory: Inventory, plan: Plan) -> Inventory:
     """Find what points to large objects in tables that are to be archived, or dropped because they were.
 
     One round trip where the database has no large objects, else two, and one more for each table that has such a
@@ -87,17 +87,14 @@ def find(connection: psycopg.Connection[Any], spec: TableSpec, inventory: Invent
     if not oids or not run(connection, EXIST)[0][0][0]:
         return inventory
 
-    def ask(*queries: Composable) -> list[list[Any]]:
-        # A row that a policy hides is an error then.
-        no_policies = setting({"row_security": "off"})
-        return read_only(connection, no_policies, *queries, statement_timeout=TIMEOUT)[1:]
-
+    catalog = partial(read_only, connection, statement_timeout=TIMEOUT)
     found: dict[int, tuple[str, ...]] = {}
-    for (oid, schema, name), conditions in islice(_candidates(ask, oids).items(), MOST):
+    for (oid, schema, name), conditions in islice(_candidates(catalog, oids).items(), MOST):
         rows = SQL("(SELECT * FROM ONLY {} LIMIT {})").format(Identifier(schema, name), SAMPLE)
         try:
-            pointing = _pointing(ask, conditions, rows)
-        except psycopg.Error:
+            with reading_rows(connection, schema, name, lock_timeout="500ms", statement_timeout=TIMEOUT):
+                pointing = _pointing(partial(run, connection), conditions, rows)
+        except (psycopg.Error, InsufficientPrivilege):
             if connection.closed:
                 raise
             continue

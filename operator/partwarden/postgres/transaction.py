@@ -308,13 +308,16 @@ def read_only(
 
 
 @contextmanager
-def reading_rows(connection: Session, schema: str, name: str) -> Iterator[None]:
-    """A transaction that reads all rows of the table as `read_as_owner` does, however long that takes, or fails: a row
-    that a policy hides is an error. Raises psycopg's errors, too.
+def reading_rows(
+    connection: Session, schema: str, name: str, *, lock_timeout: str = "10s", statement_timeout: str = READ_ALL_TIMEOUT
+) -> Iterator[None]:
+    """A transaction that reads rows of the table as `read_as_owner` does, without limits all of them, however long that
+    takes, or fails: a row that a policy hides is an error. Raises psycopg's errors, too.
     """
     try:
         with connection.patient(READ_ALL_LIMIT):
-            run(connection, "BEGIN READ ONLY", pinned("10s", READ_ALL_TIMEOUT), "SET LOCAL row_security = off")
+            limits = pinned(lock_timeout, statement_timeout)
+            run(connection, "BEGIN READ ONLY", limits, "SET LOCAL row_security = off")
             read_as_owner(connection, schema, name)
             yield
     finally:
