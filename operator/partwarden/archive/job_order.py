@@ -11,6 +11,7 @@ from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
 from ..api.retention import Compression, Format, OnLargeObjects
+from ..api.status import MAX_REASON
 from .manifest import TableName
 
 # What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
@@ -133,7 +134,7 @@ class Report(Written):
     """What a Job's pod leaves as its termination message, at most 4,096 bytes of JSON."""
 
     ok: bool
-    reason: str = ""
+    reason: str = Field("", max_length=MAX_REASON)
     """Class name of a `PartwardenError` where it is not ok."""
     message: str = ""
     location: str = ""
