@@ -6,12 +6,15 @@ logged with its traceback, and again each minute, for as long as the object is t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from partwarden.api.archive import ARCHIVE_PLURAL, PartitionArchiveStatus
 from partwarden.api.crd import structural
@@ -19,6 +22,7 @@ from partwarden.api.policy import PartitionPolicySpec, TableSpec
 from partwarden.api.restore import RESTORE_PLURAL, PartitionRestoreStatus
 from partwarden.api.status import PartitionPolicyStatus
 from partwarden.api.validation import check
+from partwarden.archive.job_order import Report
 from partwarden.cli import policies
 from partwarden.cli.report import page
 from partwarden.cli.terminal import Page
@@ -93,6 +97,17 @@ def asks(world: Kept) -> None:
 ARCHIVES, RESTORES, POLICIES = (instances(structural(each)) for each in STATUSES)
 
 
+def reports(done: Report) -> st.SearchStrategy[Report | None]:
+    """What a pod may leave behind: that of one which has done its work, with some of it changed; None for none."""
+
+    def read(forged: dict[str, Any]) -> Report | None:
+        with suppress(ValidationError):
+            return Report.model_validate_json(json.dumps({**json.loads(done.model_dump_json(by_alias=True)), **forged}))
+        return None
+
+    return instances(structural(Report)).map(read)
+
+
 SPEC = {"table": {"name": "run"}, "interval": "Month", "retention": {"keepFor": "1y"}}
 
 
@@ -102,8 +117,8 @@ def later() -> Iterator[timedelta]:
 
 
 @settings(max_examples=300)
-@given(ARCHIVES, st.booleans(), st.booleans())
-def test_an_archive(forged: dict[str, Any], over: bool, checked: bool) -> None:
+@given(ARCHIVES, st.booleans(), st.booleans(), reports(DONE))
+def test_an_archive(forged: dict[str, Any], over: bool, checked: bool, report: Report | None) -> None:
     world = Kept({**KEEP, "verifyEvery": "30d"})
     world.server.put(ARCHIVE_PLURAL, {**world.body, "status": {**(world.body["status"] if over else {}), **forged}})
     if checked:
@@ -114,12 +129,12 @@ def test_an_archive(forged: dict[str, Any], over: bool, checked: bool) -> None:
         asks(world)
         world.reconcile()
         if world.jobs:
-            world.end(DONE if checked else None, "Complete" if over else "Failed")
+            world.end(report, "Complete" if over else "Failed")
 
 
 @settings(max_examples=300)
-@given(RESTORES, st.booleans(), st.sampled_from(["archive", "period", "location"]))
-def test_a_restore(forged: dict[str, Any], drops: bool, how: str) -> None:
+@given(RESTORES, st.booleans(), st.sampled_from(["archive", "period", "location"]), reports(restore_world.DONE))
+def test_a_restore(forged: dict[str, Any], drops: bool, how: str, report: Report | None) -> None:
     which: dict[str, Any] = {
         "archive": {"archive": {"name": "run-2019"}},
         "period": {"period": "2019"},
@@ -133,7 +148,7 @@ def test_a_restore(forged: dict[str, Any], drops: bool, how: str) -> None:
         world.events.seen(world.body)
         world.reconcile()
         if world.jobs:
-            world.end(restore_world.DONE, "Complete" if drops else "Failed")
+            world.end(report, "Complete" if report and report.ok else "Failed")
 
 
 @settings(max_examples=300)
