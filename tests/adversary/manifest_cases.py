@@ -9,9 +9,13 @@ from typing import Any
 
 from adversary.cases import Case
 from adversary.stage import Stage
+from lab.operator import until
 from lab.site import GROUP, PLURAL, VERSION
-from partwarden.api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, MANAGED
+from partwarden.api.archive import ARCHIVE_KIND, ARCHIVE_PLURAL, CONTAINER, MANAGED
 from partwarden.api.policy import ANNOTATION, API_VERSION, APPROVAL
+from partwarden.api.restore import RESTORE_KIND, RESTORE_PLURAL
+from partwarden.archive.job_order import Report
+from partwarden.kube.client import JOB_OF_POD, MOST_PODS
 
 CASES: list[Case] = []
 NO_SECRET = "SecretNotFound"
@@ -42,6 +46,9 @@ ARCHIVED: dict[str, Any] = {
     "location": LONG,
     "check": CHECK,
 }
+
+
+PROOF = Report(ok=True, location="s3://archives/forged", sha256="a" * 64, manifest_sha256="b" * 64, rows=1)
 
 
 def case(does: str, reason: str, says: str) -> Callable[[Callable[[Stage], Generator[None]]], None]:
@@ -179,6 +186,12 @@ def _jobs_of_one(stage: Stage) -> Generator[None]:
     yield
 
 
+def made_jobs(stage: Stage) -> Any:
+    """The Jobs that the operator has made for the adversary's last archive."""
+    found = stage.batch.list_namespaced_job(stage.adversary).items
+    return [each for each in found if each.metadata.name.startswith(f"{stage.archive}-")]
+
+
 def forge(stage: Stage, status: Mapping[str, Any]) -> None:
     """Write the status of the adversary's last archive."""
     named = (GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive)
@@ -210,7 +223,99 @@ def _last_moment(stage: Stage) -> Generator[None]:
     yield
 
 
+@case("Job is suspended since before the first year", "JobCreated|Queued", "Job")
+def _first_moment(stage: Stage) -> Generator[None]:
+    name = job(stage, archive(stage), suspended=True)
+    stopped = {"type": "Suspended", "status": "True", "lastTransitionTime": "0000-01-01T00:00:00Z"}
+    stage.batch.patch_namespaced_job_status(name, stage.adversary, {"status": {"conditions": [stopped]}})
+    archive(stage)
+    yield
+
+
+@case("pods with reports of their own bear the label of a Job", "JobPending|JobRunning", "")
+def _pods(stage: Stage) -> Generator[None]:
+    archive(stage)
+    until("its Job is there", lambda: made_jobs(stage))
+    uid = made_jobs(stage)[0].metadata.uid
+    containers = [{"name": CONTAINER, "image": "partwarden.invalid/none"}]
+    for _ in range(2 * MOST_PODS):
+        metadata = {"name": (name := stage.name()), "labels": {JOB_OF_POD: uid}, "annotations": {"x": "x" * 200_000}}
+        body: Any = {"metadata": metadata, "spec": {"containers": containers, "nodeSelector": NOWHERE}}
+        stage.core.create_namespaced_pod(stage.adversary, body)
+        ended = {"exitCode": 0, "message": PROOF.model_dump_json(by_alias=True)}
+        said: Any = {"name": CONTAINER, "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+        body = {"status": {"phase": "Succeeded", "containerStatuses": [{**said, "state": {"terminated": ended}}]}}
+        stage.core.patch_namespaced_pod_status(name, stage.adversary, body)
+    yield
+    found: Any = stage.custom.get_namespaced_custom_object(
+        GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive
+    )
+    assert "manifestSha256" not in found["status"]
+
+
 @case("archive bears labels of no server, table or round", "JobCreated", "created Job")
 def _labels(stage: Stage) -> Generator[None]:
     archive(stage, **{"partwarden.dev/server": "x" * 63, "partwarden.dev/oid": "9" * 63, "partwarden.dev/round": "9"})
     yield
+
+
+RESTORE: dict[str, Any] = {"policy": {"name": "none"}, "database": {"secretRef": {"name": "none"}}, "as": {"name": "x"}}
+
+
+def restore(stage: Stage, spec: Mapping[str, Any], **metadata: Any) -> str:
+    """A PartitionRestore. Returns its name."""
+    name = stage.name()
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": RESTORE_KIND,
+        "metadata": {"name": name, **metadata},
+        "spec": {**RESTORE, **spec},
+    }
+    stage.custom.create_namespaced_custom_object(GROUP, VERSION, stage.adversary, RESTORE_PLURAL, body)
+    return name
+
+
+def changed(stage: Stage, name: str, change: Mapping[str, Any]) -> None:
+    """Change a PartitionRestore, or its status."""
+    named = (GROUP, VERSION, stage.adversary, RESTORE_PLURAL, name, dict(change))
+    if "status" in change:
+        stage.custom.patch_namespaced_custom_object_status(*named)
+    else:
+        stage.custom.patch_namespaced_custom_object(*named)
+
+
+@case("namespace has 1,000 restores at once", "InvalidSpec", "does not exist in this namespace")
+def _restores(stage: Stage) -> Generator[None]:
+    specs = [{"archive": {"name": "none"}}, {"period": "1000..8999"}] * (MANY // 4)
+    with ThreadPoolExecutor(8) as pool:
+        making = [pool.submit(restore, stage, spec) for spec in specs]
+        yield
+        for each in making:
+            each.result()
+
+
+@case("status of a restore is forged with names that are none", "InvalidSpec", "PartitionArchive '.' does not exist")
+def _strange_names(stage: Stage) -> Generator[None]:
+    stage.policy("none")
+    stage.secret("none", {"uri": stage.own.dsn})
+    for name in ("..", "../../x/partitionarchives/y", ""):
+        changed(stage, restore(stage, {"period": "2019"}), {"status": {"archive": name, "attempts": 1 << 62}})
+    parts = [{"archive": ".", "state": LONG[:32]}, {"archive": "..", "state": "", "oid": -1, "expiry": {"job": "."}}]
+    changed(stage, restore(stage, {"period": "2019"}), {"status": {"archives": parts, "nextAttempt": LONG}})
+    dropping = {"oid": 1, "expiry": {"job": "../x"}, "completed": "9999-12-31T23:59:59Z", "expiresAt": LONG}
+    changed(stage, restore(stage, {"period": "2019", "expireAfter": "1h"}), {"status": dropping})
+    yield
+
+
+@case("restores are deleted, and stay by a finalizer", "InvalidSpec", "does not exist in this namespace")
+def _finalizers(stage: Stage) -> Generator[None]:
+    spec = {"archive": {"name": "none"}}
+    names = [restore(stage, spec, finalizers=["adversary.invalid/keep"]) for _ in range(20)]
+    for each in names:
+        stage.custom.delete_namespaced_custom_object(GROUP, VERSION, stage.adversary, RESTORE_PLURAL, each)
+    restore(stage, spec)
+    try:
+        yield
+    finally:
+        for each in names:
+            changed(stage, each, {"metadata": {"finalizers": None}})

@@ -26,6 +26,7 @@ from lab.operator import until
 from lab.postgres import Server, free_port
 from lab.site import GROUP, PLURAL, ROOT, RUN, VERSION, Site, conditions
 from partwarden.api.archive import ARCHIVE_PLURAL
+from partwarden.api.restore import RESTORE_PLURAL
 from partwarden.kube.lease import PATIENCE
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ SETTINGS = {"RECONCILE_TIMEOUT": "3", "CONNECT_TIMEOUT": "2", "JOB_IMAGE": "part
 """Limits shorter than by default, so that each attack is soon named. All else is as the chart has it."""
 SHARE = 4
 """Workers that one of several namespaces may have, of eight."""
+PLURALS = (PLURAL, ARCHIVE_PLURAL, RESTORE_PLURAL)
 NEVER = ("the Lease was", "not healthy", "the watch ended", "unexpected error", "InternalError")
 """What no line of the log may hold."""
 
@@ -193,13 +195,14 @@ class Stage:
 
     def end(self) -> None:
         """Delete what the adversary has made, but for Secrets."""
-        for plural in (PLURAL, ARCHIVE_PLURAL):
+        for plural in PLURALS:
             try:
                 self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
             except ProtocolError:
                 # The answer has all of them, and a busy API server may break it off after a minute: the rest once more.
                 self.custom.delete_collection_namespaced_custom_object(GROUP, VERSION, self.adversary, plural)
         self.batch.delete_collection_namespaced_job(self.adversary, propagation_policy="Background")
+        self.core.delete_collection_namespaced_pod(self.adversary, grace_period_seconds=0)
 
     def _read_lease(self) -> tuple[str, int]:
         """Holder and transitions, of a Lease that is renewed."""
@@ -215,7 +218,7 @@ class Stage:
     def _statuses(self) -> Iterator[dict[str, Any]]:
         """Conditions and findings, as lines of a log."""
         yield from ({"message": each} for each in self.answers)
-        for plural in (PLURAL, ARCHIVE_PLURAL):
+        for plural in PLURALS:
             found: Any = self.custom.list_namespaced_custom_object(GROUP, VERSION, self.adversary, plural, limit=10)
             for status in (each.get("status", {}) for each in found["items"]):
                 yield from (*status.get("conditions", ()), *status.get("findings", ()))

@@ -15,7 +15,7 @@ from typing import Any
 from kubernetes.client import Configuration
 from kubernetes.client.exceptions import ApiException
 
-from partwarden.kube.client import Cluster
+from partwarden.kube.client import JOB_OF_POD, Cluster
 
 CREATED = "2026-01-01T00:00:00Z"
 
@@ -86,6 +86,12 @@ class ApiServer:
         self.writes.append(what)
         self.after(what)
         return result
+
+
+def controlled_by(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What the metadata of a pod says of its Job."""
+    uid = job["metadata"]["uid"]
+    return {"labels": {JOB_OF_POD: uid}, "ownerReferences": [{"uid": uid, "controller": True}]}
 
 
 def _selected(body: Mapping[str, Any], label_selector: str = "", field_selector: str = "") -> bool:
@@ -167,5 +173,6 @@ class _Core:
         status = self._server.get("persistentvolumeclaims", namespace, name).get("status")
         return SimpleNamespace(status=SimpleNamespace(capacity=status.get("capacity")) if status else None)
 
-    def list_namespaced_pod(self, namespace: str, label_selector: str, **options: Any) -> Any:
-        return {"items": [each for each in self._server.list("pods", namespace) if _selected(each, label_selector)]}
+    def list_namespaced_pod(self, namespace: str, label_selector: str, limit: int, **options: Any) -> Any:
+        pods = [each for each in self._server.list("pods", namespace) if _selected(each, label_selector)]
+        return SimpleNamespace(data=json.dumps({"items": pods[:limit]}).encode())

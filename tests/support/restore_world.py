@@ -17,7 +17,7 @@ from partwarden.controller.settings import Settings
 from partwarden.controller.shard import Shard
 from partwarden.controller.workqueue import WorkQueue
 from partwarden.kube.cache import ArchiveCache, RestoreCache, Store, parse_archive, parse_policy
-from support.cluster import CREATED, ApiServer
+from support.cluster import CREATED, ApiServer, controlled_by
 
 KEY: ObjectKey = ("ns", "run-2019-again")
 LOCATION = "pvc://archives/app/public.run/run_2019/run-run-2019-1-0123456789-89abcdef"
@@ -118,10 +118,9 @@ class World:
     def end(self, report: Report | None, condition: str = "Complete", code: int = 0) -> None:
         """The youngest Job ends so."""
         job = self.jobs[-1]
-        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
         message = {"message": report.model_dump_json(by_alias=True)} if report else {}
         state = {"terminated": {"exitCode": code, **message}}
-        meta = {"namespace": job["metadata"]["namespace"], "name": f"{job['metadata']['name']}-0", "labels": labels}
+        meta = {"namespace": job["metadata"]["namespace"], "name": f"{job['metadata']['name']}-0", **controlled_by(job)}
         self.server.put(
             "pods", {"metadata": meta, "status": {"containerStatuses": [{"name": CONTAINER, "state": state}]}}
         )

@@ -22,8 +22,8 @@ MAX_FINDINGS = 20
 MAX_FAILING = 10
 MAX_NEXT = 17
 """Characters of ``next.text``, so that ``kubectl get ppol`` is at most 120 columns wide."""
-MAX_MESSAGE = 1024
-"""Characters of one message; what is longer is cut with an ellipsis."""
+MAX_MESSAGE, MAX_REASON = 1024, 128
+"""Characters of one message, and of a reason; what is longer is cut, a message with an ellipsis."""
 MAX_WARNINGS = 18
 """Characters of ``summary.warnings``, a column of kubectl."""
 
@@ -103,7 +103,7 @@ class Condition(Model):
 
     type: str = Field(max_length=316, description="Ready, Stalled, PartitionsAhead and so on.")
     status: ConditionStatus = Field(description="True, False or Unknown.")
-    reason: str = Field(min_length=1, max_length=128, description="CamelCase, for programs.")
+    reason: str = Field(min_length=1, max_length=MAX_REASON, description="CamelCase, for programs.")
     message: Message = Field(description="For people: what was found, on which object, and the way out.")
     last_transition_time: str = Field(
         description="When the status last changed.", json_schema_extra={"format": "date-time"}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
 from ..api.retention import Compression, Format, OnLargeObjects
+from ..api.status import MAX_REASON
 from .manifest import TableName
 
 # What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
@@ -129,11 +131,21 @@ class RestoredTable(Written):
     left_off_count: int = 0
 
 
+def _of_our_time(moment: datetime) -> datetime:
+    """Raises ValueError. What is farther away cannot be told in every time zone."""
+    if not 1000 <= moment.year <= 8999:
+        raise ValueError("must be between the years 1000 and 8999")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
+
+
 class Report(Written):
     """What a Job's pod leaves as its termination message, at most 4,096 bytes of JSON."""
 
     ok: bool
-    reason: str = ""
+    reason: str = Field("", max_length=MAX_REASON)
     """Class name of a `PartwardenError` where it is not ok."""
     message: str = ""
     location: str = ""
@@ -152,7 +164,7 @@ class Report(Written):
     compression: Compression | None = None
     formats: tuple[Format, ...] | None = None
     parquet_bytes: int | None = None
-    started: AwareDatetime | None = None
-    completed: AwareDatetime | None = None
+    started: Moment | None = None
+    completed: Moment | None = None
     restored: RestoredTable | None = None
     """Of ``Restore``: ``oid``, ``rows`` and ``server`` are those of this table, too."""

@@ -84,11 +84,12 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         ended: Callable[[Task, bool, float | None], None] = lambda task, succeeded, seconds: None,
         progress: Callable[[StoredArchive], int | None] = lambda archive: None,
         check_gone: Callable[[StoredArchive, JobRequest, datetime], None] = unknown,
-        restores: Callable[[], Iterable[StoredRestore]] = tuple,
+        restores: Callable[[StoredArchive], Iterable[StoredRestore]] = lambda archive: (),
     ) -> None:
         """``find``: as `archive_database.find_table`. ``ended`` is called for each Job that has ended: its
         task, whether all was well, the seconds that it took. ``progress``: as `archive_database.ArchiveProgress.of`.
-        ``check_gone``: as `archive_database.check_gone`. ``restores``: those that a watch has shown."""
+        ``check_gone``: as `archive_database.check_gone`. ``restores``: those that a watch has shown, and that
+        may be of the archive."""
         super().__init__(cluster, slots, clock)
         self._cache, self._requests, self._shard = cache, requests, shard
         self._find, self._settings = find, settings
@@ -203,7 +204,7 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
         if step.task is Task.EXPIRE:
             # As it is now: a hold, an edit of the policy, or a restore may not have been seen yet.
             body = self._cluster.policy(archive.policy) if archive.policy else None
-            elsewhere = [each for each in self._restores() if each.key[0] != archive.key[0]]
+            elsewhere = [each for each in self._restores(archive) if each.key[0] != archive.key[0]]
             restores = [*elsewhere, *map(parse_restore, self._cluster.objects(RESTORE_PLURAL, archive.key[0]))]
             policy = parse_policy(body) if body else None
             case = archive_schedule.ExpiryCase(archive, policy, self._clock(), lambda: restores)

@@ -26,7 +26,7 @@ from .archive_status import is_proven, moment, reading
 SPREAD = 0.25
 """The part of ``verifyEvery`` by which archives are read earlier, each by another part of it: those of one night do not
 come back in one night."""
-AFTER_FINDING = timedelta(days=1)
+AFTER_FINDING = "1d"
 """Until an archive is read again that was found damaged, or could not be opened: that may be put right meanwhile."""
 ANNOUNCED = timedelta(days=1)
 """Between the announcement of a deletion, in the status and as an Event, and the deletion."""
@@ -70,7 +70,7 @@ def verification_due(archive: StoredArchive, every: str) -> datetime | None:
     status = archive.status
     finding = status.get("verification") or {}
     if finding and finding.get("ok") is not True and (at := moment(finding.get("completed"))) is not None:
-        return at + AFTER_FINDING
+        return later(at, AFTER_FINDING)
     last = last_verified(status)
     latest = later(last, every) if last else None
     if last is None or latest is None:
@@ -168,9 +168,12 @@ def is_not_restored(case: ExpiryCase) -> Kept | None:
     spec = found[0] if (found := settings(case.policy)) is not None else None
     needed = next((each for each in case.restores() if restore_claims.needs(each, case.archive, spec)), None)
     if needed is not None:
+        # Of what other namespaces hold their names are not said here.
+        own = needed.key[0] == case.archive.key[0]
+        which = f"PartitionRestore {needed}" if own else "a PartitionRestore of another namespace"
         return Kept(
             restore_claims.BEING_RESTORED,
-            f"PartitionRestore {needed} is not finished, and is of it; delete that, or wait",
+            f"{which} is not finished, and is of it; {'delete that, or wait' if own else 'wait for that'}",
         )
     return None
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from ..api.types import ObjectKey
@@ -72,10 +73,10 @@ def due(
     archive: StoredArchive,
     policy: StoredPolicy | None,
     now: datetime,
-    restores: Callable[[], Iterable[StoredRestore]] = tuple,
+    restores: Callable[[StoredArchive], Iterable[StoredRestore]] = lambda archive: (),
 ) -> Due:
     """What time alone makes due for an archive of which nothing else is wanted: seconds until something is, the step
-    that is, or a status to write before. ``now`` is aware. ``restores``: as of `archive_schedule.ExpiryCase`."""
+    that is, or a status to write before. ``now`` is aware. ``restores``: that may be of an archive."""
     status, said = archive.status, archive_schedule.settings(policy)
     if not archive_status.is_proven(status) or "expired" in status or archive.policy is None:
         return Due()
@@ -84,7 +85,7 @@ def due(
     if phase == archive_status.PHASES[Task.EXPIRE]:
         # The Job is there, and ends; or all is asked again before it is made.
         return Due(AGAIN, Step(archive, Task.EXPIRE, serial))
-    case = archive_schedule.ExpiryCase(archive, policy, now, restores)
+    case = archive_schedule.ExpiryCase(archive, policy, now, partial(restores, archive))
     announced = archive_status.moment(status.get("expiresAt"))
     if (kept := archive_schedule.unmet(case)) is not None:
         if kept.reason == BEING_RESTORED:

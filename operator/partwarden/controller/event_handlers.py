@@ -148,8 +148,10 @@ class ArchiveEventHandler:
 
     def seen(self, body: Mapping[str, Any]) -> None:
         """The archive exists: enqueue it when its spec or labels changed, and its policy when its result did."""
-        archive = parse_archive(body)
-        if is_gone(body):
+        self._take_in(parse_archive(body), is_gone(body))
+
+    def _take_in(self, archive: StoredArchive, gone: bool) -> None:
+        if gone:
             self._remove(archive, archive.version)
             return
         update = self._cache.put(archive)
@@ -169,10 +171,11 @@ class ArchiveEventHandler:
 
     def listed(self, before: Iterable[StoredArchive], bodies: Iterable[Mapping[str, Any]]) -> None:
         """Take in all archives that there are, with those that the cache held before the list was asked for."""
-        found = [*bodies]
-        for body in found:
-            self.seen(body)
-        for archive in vanished(before, map(parse_archive, found)):
+        # Kept as they are cached: bodies as they come are many times larger.
+        found = [(parse_archive(body), is_gone(body)) for body in bodies]
+        for archive, gone in found:
+            self._take_in(archive, gone)
+        for archive in vanished(before, (archive for archive, _ in found)):
             self._remove(archive, archive.version)
         self._cache.settle()
 

@@ -8,15 +8,18 @@ else bears the labels of such Jobs, in whichever namespace, holds none. A Job of
 `job_status.PENDING_LONG` holds none either. One namespace has half of the slots at most, and one at least.
 
 Archives without a slot wait in memory. When a slot is free, the one that is next is reconciled: of the namespace with
-the fewest Jobs, of several that which was served longest ago, the oldest archive. So nothing is polled.
+the fewest Jobs, of several that which was served longest ago, the oldest archive. So nothing is polled. Nor does it
+cost more the more of them wait: of each namespace only the first is looked at.
 
 A Job that no table waits for (`archive_job.BESIDE`) comes after those that one waits for, until it has waited for
-`PATIENT`. Until then it never takes the last slot that its namespace may have, or that there is, where there is more
-than one; and at all times those Jobs have half of a namespace's slots at most, or the only one.
+`PATIENT`; of those of one namespace the one that has waited longest is the first. Until then it never takes the last
+slot that its namespace may have, or that there is, where there is more than one; and at all times those Jobs have half
+of a namespace's slots at most, or the only one.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import threading
 from collections import Counter, defaultdict
@@ -43,12 +46,26 @@ PATIENT = timedelta(hours=12)
 """After which a Job that no table waits for has its turn like any other."""
 
 
+Line = tuple[str, bool]
+"""The archives of one namespace that wait, and for which of the two kinds of Jobs."""
+
+
 class Waiting(NamedTuple):
     """An archive without a slot. ``age`` sorts the oldest first; ``beside``: as `archive_job.is_beside`."""
 
     age: tuple[str, ObjectKey]
     beside: bool
     since: datetime
+
+    @property
+    def line(self) -> Line:
+        """Where it waits."""
+        return self.age[1][0], self.beside
+
+    @property
+    def turn(self) -> tuple[Any, ...]:
+        """Sorts those of one line."""
+        return (self.since, self.age) if self.beside else self.age
 
 
 class Slot(NamedTuple):
@@ -79,6 +96,9 @@ class JobSlots:
         self._slots: defaultdict[str, dict[str, Slot]] = defaultdict(dict)
         """By namespace and name of the Job."""
         self._waiting: dict[ObjectKey, Waiting] = {}
+        self._lines: dict[Line, list[Waiting]] = {}
+        """The same in the order of their turns: a namespace may let any number wait, and of each only a few are looked
+        at."""
         self._served, self._numbers = Counter[str](), itertools.count(1)
         """The number of the last slot that each namespace was given."""
 
@@ -97,10 +117,10 @@ class JobSlots:
                 return True
             beside, known = is_beside(job[1]), self._waiting.get(archive.key)
             since = known.since if known and known.beside == beside else self._clock()
-            self._waiting[archive.key] = Waiting(archive.age, beside, since)
+            self._wait(archive.key, Waiting(archive.age, beside, since))
             following = self._next()
             if taken := archive.key in following:
-                del self._waiting[archive.key]
+                self._wait_no_more(archive.key)
                 following.remove(archive.key)
                 self._slots[job[0]][job[1]] = Slot(Owner(*archive.key, archive.uid, self._kind))
                 self._served[archive.key[0]] = next(self._numbers)
@@ -110,7 +130,7 @@ class JobSlots:
     def leave(self, archive: ObjectKey) -> None:
         """The archive waits for no slot any more. It may be deleted, or another operator's, and its Job's slot free."""
         with self._lock:
-            self._waiting.pop(archive, None)
+            self._wait_no_more(archive)
             following = self._next()
         self._wake_all(following)
 
@@ -176,22 +196,43 @@ class JobSlots:
                 beside[owner.namespace] += held is running and is_beside(name)
         # What a namespace has beyond its share, because pending Jobs have begun to run, is not at others' cost.
         free = self._count - sum(min(each, self._share) for each in running.values())
-        following: list[ObjectKey] = []
+        following, passed = list[ObjectKey](), Counter[Line]()
+
+        def turn(line: Line) -> tuple[bool, int, int, tuple[str, ObjectKey]]:
+            first = self._lines[line][passed[line]]
+            return _yields(first, now), running[line[0]], self._served[line[0]], first.age
+
         while free > 0:
             left = [
-                key
-                for key in self._waiting.keys() - following
-                if running[key[0]] < self._share and pending[key[0]] < MOST_PENDING
-                if self._may_follow(self._waiting[key], now, free, running[key[0]], beside[key[0]])
+                line
+                for line, waiting in self._lines.items()
+                if passed[line] < len(waiting) and running[line[0]] < self._share and pending[line[0]] < MOST_PENDING
+                # Those behind the first have waited for less, and may not follow where that one may not.
+                if self._may_follow(waiting[passed[line]], now, free, running[line[0]], beside[line[0]])
             ]
             if not left:
                 break
-            first = min(left, key=lambda key: (_yields(self._waiting[key], now), running[key[0]], *self._turn(key)))
+            first = min(left, key=turn)
+            following.append(self._lines[first][passed[first]].age[1])
+            passed[first] += 1
             running[first[0]] += 1
-            beside[first[0]] += self._waiting[first].beside
+            beside[first[0]] += first[1]
             free -= 1
-            following.append(first)
         return following
+
+    def _wait(self, archive: ObjectKey, waiting: Waiting) -> None:
+        if self._waiting.get(archive) != waiting:
+            self._wait_no_more(archive)
+            self._waiting[archive] = waiting
+            bisect.insort(self._lines.setdefault(waiting.line, []), waiting, key=lambda each: each.turn)
+
+    def _wait_no_more(self, archive: ObjectKey) -> None:
+        if (waiting := self._waiting.pop(archive, None)) is None:
+            return
+        line = self._lines[waiting.line]
+        del line[bisect.bisect_left(line, waiting.turn, key=lambda each: each.turn)]
+        if not line:
+            del self._lines[waiting.line]
 
     def _may_follow(self, waiting: Waiting, now: datetime, free: int, running: int, beside: int) -> bool:
         """Whether one that no table waits for leaves enough to the others: ``running`` and ``beside`` are the Jobs of
@@ -200,9 +241,6 @@ class JobSlots:
             return True
         takes_last = (self._share > 1 and running + 1 >= self._share) or (self._count > 1 and free <= 1)
         return beside < max(1, self._share // 2) and not (takes_last and _yields(waiting, now))
-
-    def _turn(self, archive: ObjectKey) -> tuple[int, tuple[str, ObjectKey]]:
-        return self._served[archive[0]], self._waiting[archive].age
 
     def _is_ours(self, owner: Owner) -> bool:
         archive = self._archives.get(owner.key)

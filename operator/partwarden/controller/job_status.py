@@ -226,4 +226,8 @@ def _report(pod: Mapping[str, Any]) -> Report | None:
 
 
 def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
+    """None, too, for a moment before the first year, which the API server takes from whoever may write it."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -17,7 +17,7 @@ from ..api.policy import GROUP, PLURAL, VERSION
 from ..api.restore import RESTORE_KIND, RESTORE_PLURAL
 from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable, StartupError
-from ..kube.cache import ArchiveCache, RestoreCache, StoredArchive
+from ..kube.cache import ArchiveCache, RestoreCache, StoredArchive, is_gone
 from ..kube.client import BadRequest, Cluster, TooManyRequests
 from ..kube.config import configure
 from ..kube.lease import LeaderElection
@@ -77,7 +77,7 @@ class Operator:
         metrics = Metrics(Sources(runtime.policies, self._archive_states, backlogs))
         self._archives, self._states = ArchiveCache(), Memory[StoredArchive, str](lambda archive: state(archive.status))
         selects = partial(self._is_selected, archive.ARCHIVE_PLURAL)
-        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
+        self._shard = Shard(runtime.policies, settings.selector, cluster.exists, selects, self._existing)
         self._processes = DatabaseProcesses(settings.worker_memory * 1024 * 1024, settings.reconcile_timeout)
         self._restores = RestoreCache()
         self._restore_events = self._build_restores(metrics)
@@ -122,7 +122,7 @@ class Operator:
         progress = ArchiveProgress(cluster, settings, shard, brief)
         archives = ArchiveReconciler(
             *(cluster, self._archives, requests, shard, slots, find, settings, runtime.clock),
-            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief), self._restores.all),
+            *(metrics.job_ended, progress.of, partial(check_gone, cluster, settings, brief), self._restores.about),
         )
         self._archive_workers = Workers(self._archive_queue, archives.reconcile, ARCHIVE_WORKERS)
         return requests
@@ -131,7 +131,7 @@ class Operator:
         """The parts that restore, beside those that archive."""
         cluster, runtime, settings = self._cluster, self._runtime, self._settings
         cache, selects = self._restores, partial(self._is_selected, RESTORE_PLURAL)
-        shard = Shard(runtime.policies, settings.selector, cluster.exists, selects)
+        shard = Shard(runtime.policies, settings.selector, cluster.exists, selects, self._existing)
         slots = JobSlots(settings, cache, shard, self._restore_queue.enqueue, runtime.clock, RESTORE_KIND)
         restores = RestoreReconciler(
             *(cluster, cache, self._archives, shard, slots, settings, runtime.clock, metrics.job_ended)
@@ -256,6 +256,11 @@ class Operator:
     def _is_selected(self, plural: str, key: ObjectKey) -> bool:
         """Whether the object exists, and the selector selects it."""
         return self._cluster.selected(plural, key, self._settings.selector) is not None
+
+    def _existing(self, namespace: str) -> frozenset[ObjectKey]:
+        """The policies of the namespace, whichever operator serves them."""
+        found = self._cluster.objects(PLURAL, namespace)
+        return frozenset((namespace, each["metadata"]["name"]) for each in found if not is_gone(each))
 
     def _archive_states(self) -> list[tuple[str, str]]:
         """Namespace and state of each archive of this operator."""

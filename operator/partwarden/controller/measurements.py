@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from ..api.types import ObjectKey
 from ..errors import ClusterUnavailable
 from ..kube.cache import ArchiveCache, Store, StoredPolicy
 from ..kube.client import ApiError, Cluster
-from ..planner.forecast import MOST_FAILING, NOTHING, Claim, Failing, Measured
+from ..planner.forecast import MOST_FAILING, NOTHING, Claim, Failing, Measured, PastArchive
 from . import archive_schedule
 from .archive_requests import ArchiveRequests
 from .archive_status import moment, trouble
@@ -55,7 +57,8 @@ class Measurements:
         self._parquet = parquet
         self._clock, self._capacities = clock, dict[ObjectKey, tuple[float, int | None]]()
         """Until when each counts, and the bytes."""
-        self._fillings: dict[ObjectKey, tuple[float, Filling | None]] = {}
+        self._fillings: tuple[float, Mapping[ObjectKey, Filling]] = -math.inf, {}
+        """Until when they count, and what fills each claim."""
 
     def of(self, policy: StoredPolicy, spec: PartitionPolicySpec) -> Measured:
         """What is known of the archives of the policy, as it reads now."""
@@ -80,10 +83,11 @@ class Measurements:
 
     def _claim(self, policy: StoredPolicy, name: str) -> Claim | None:
         claim, now = (policy.key[0], name), self._clock()
-        known = self._fillings.get(claim)
-        if known is None or now >= known[0]:
-            known = self._fillings[claim] = now + AGAIN, self._filling(*claim)
-        filling = known[1]
+        until, fillings = self._fillings
+        if now >= until:
+            # All at once: there may be as many claims as policies.
+            _, fillings = self._fillings = now + AGAIN, self._filled()
+        filling = fillings.get(claim)
         # Where nothing was archived yet, nothing says how fast it fills: the claim is not asked for.
         capacity = self._capacity(claim) if filling else None
         if filling is None or capacity is None:
@@ -91,25 +95,22 @@ class Measurements:
         others = sum(daily for key, daily in filling.daily.items() if key != policy.key)
         return Claim(capacity, filling.bytes, filling.since, others)
 
-    def _filling(self, namespace: str, name: str) -> Filling | None:
-        """None where nothing was archived there."""
-        there = [
-            archive.past
-            for archive in self._archives.all()
-            if archive.past
-            and not archive.expired
-            and archive.key[0] == namespace
-            and _claim_name(archive.spec.get("destination")) == name
-        ]
-        if not there:
-            return None
-        daily = {
-            each.key: each.archived_daily
-            for each in self._policies.all()
-            if each.key[0] == namespace and not each.suspended
-            if _claim_name((each.spec.get("retention") or {}).get("archive")) == name
+    def _filled(self) -> dict[ObjectKey, Filling]:
+        """Every claim in which something was archived."""
+        there = defaultdict[ObjectKey, list[PastArchive]](list)
+        for archive in self._archives.all():
+            name = _claim_name(archive.spec.get("destination"))
+            if archive.past and not archive.expired and name:
+                there[archive.key[0], name].append(archive.past)
+        daily = defaultdict[ObjectKey, dict[ObjectKey, int]](dict)
+        for each in self._policies.all():
+            name = _claim_name((each.spec.get("retention") or {}).get("archive"))
+            if name and not each.suspended:
+                daily[each.key[0], name][each.key] = each.archived_daily
+        return {
+            claim: Filling(sum(each.bytes for each in found), max(each.completed for each in found), daily[claim])
+            for claim, found in there.items()
         }
-        return Filling(sum(each.bytes for each in there), max(each.completed for each in there), daily)
 
     def _capacity(self, key: ObjectKey) -> int | None:
         """Bytes; None where the claim is not bound, or may not be read: a forecast can do without."""
@@ -142,7 +143,8 @@ def _failing(kept: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Failing]
             yield Failing(name, *wrong)
 
 
-def _claim_name(destination: object) -> object:
+def _claim_name(destination: object) -> str | None:
     """Of a destination as it is written; None where it is no claim."""
     pvc = destination.get("pvc") if isinstance(destination, Mapping) else None
-    return pvc.get("claimName") if isinstance(pvc, Mapping) else None
+    name = pvc.get("claimName") if isinstance(pvc, Mapping) else None
+    return name if isinstance(name, str) else None

@@ -34,10 +34,11 @@ class RestoreEventHandler:
     def list(self) -> None:
         """Ask for all restores and all Jobs, in case a watch fell silent. Raises `ClusterUnavailable`."""
         before = self._cache.all()
-        found = [*self._objects(RESTORE_PLURAL)]
-        for body in found:
-            self.seen(body)
-        for restore in vanished(before, map(parse_restore, found)):
+        # Kept as they are cached: bodies as they come are many times larger.
+        found = [(parse_restore(body), is_gone(body)) for body in self._objects(RESTORE_PLURAL)]
+        for restore, gone in found:
+            self._take_in(restore, gone)
+        for restore in vanished(before, (restore for restore, _ in found)):
             self._remove(restore)
         self._cache.settle()
         held = self._slots.held()
@@ -62,8 +63,10 @@ class RestoreEventHandler:
 
     def seen(self, body: Mapping[str, Any]) -> None:
         """The restore exists: enqueue it when it is new, or its labels changed."""
-        restore = parse_restore(body)
-        if is_gone(body):
+        self._take_in(parse_restore(body), is_gone(body))
+
+    def _take_in(self, restore: StoredRestore, gone: bool) -> None:
+        if gone:
             self._remove(restore)
             return
         if (update := self._cache.put(restore)) is None:

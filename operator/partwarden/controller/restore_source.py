@@ -100,8 +100,10 @@ def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArch
     table = label(str(policy.table))
     wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
     newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
-    for each in sorted(archives, key=lambda each: (str(each.status.get("completed") or ""), each.key)):
-        held = _range(each.status) if is_proven(each.status) and not each.expired else None
+    # Each is read once: a namespace may have thousands of restores and of archives.
+    read = ((each, each.status) for each in archives)
+    for each, status in sorted(read, key=lambda pair: (str(pair[1].get("completed") or ""), pair[0].key)):
+        held = _range(status) if is_proven(status) and not each.expired else None
         if held is None or each.labels.get(TABLE_LABEL, table) != table:
             continue
         whole = wanted[held.lower.tzinfo is not None]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..api.types import ObjectKey
 from ..kube.cache import Store, StoredOfPolicy, StoredPolicy
+
+MOST_ASKED = 10
+"""Policies of one namespace that are asked for one by one."""
 
 
 class Shard:
@@ -23,11 +27,13 @@ class Shard:
         selector: str = "",
         exists: Callable[[ObjectKey], bool] = lambda key: False,
         selects: Callable[[ObjectKey], bool] = lambda key: False,
+        existing: Callable[[str], Collection[ObjectKey]] = lambda namespace: (),
     ) -> None:
         """``policies``: those that the selector selects. ``exists`` asks the API server for any policy, ``selects``
-        whether the selector selects an archive; both raise `ClusterUnavailable`."""
+        whether the selector selects an archive, and ``existing`` for the policies of a namespace, of whatever operator;
+        all raise `ClusterUnavailable`."""
         self.selector = selector
-        self._policies, self._exists, self._selects = policies, exists, selects
+        self._policies, self._exists, self._selects, self._existing = policies, exists, selects, existing
         self._elsewhere: dict[ObjectKey, bool] = {}
         """Policies that are not this operator's, and whether they exist."""
         self._selected: dict[ObjectKey, tuple[Mapping[str, str], bool]] = {}
@@ -73,8 +79,16 @@ class Shard:
         before = {archive.key for archive in listed if self.has(archive)}
         others = {archive.key: (archive.labels, False) for archive in listed}
         self._selected = others | {key: (labels, True) for key, labels in selected.items()}
-        unclear = {archive.policy for archive in listed if archive.policy and self.decided(archive) is None}
-        self._elsewhere = {key: self._exists(key) for key in unclear}
+        unclear = defaultdict[str, set[ObjectKey]](set)
+        for archive in listed:
+            if archive.policy and self.decided(archive) is None:
+                unclear[archive.key[0]].add(archive.policy)
+        elsewhere: dict[ObjectKey, bool] = {}
+        for namespace, keys in unclear.items():
+            # A namespace may have thousands that name as many policies: one request each would take minutes.
+            there = self._existing(namespace) if len(keys) > MOST_ASKED else [*filter(self._exists, keys)]
+            elsewhere |= {key: key in there for key in keys}
+        self._elsewhere = elsewhere
         return [archive.key for archive in listed if archive.key not in before and self.has(archive)]
 
     def _matches(self, archive: StoredOfPolicy) -> bool | None:

@@ -21,6 +21,9 @@ from ..api.validation import check
 from ..planner.drop_preconditions import MOST_ROUNDS
 from ..planner.forecast import PastArchive
 
+FOLDER, POLICY = "a folder", "a policy"
+"""What `StoredRestore.names`, beside keys: no namespace is called so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
@@ -153,6 +156,16 @@ class StoredRestore(StoredOfPolicy):
         """The PartitionArchive that its spec names, in its own namespace."""
         return self._named("archive")
 
+    @property
+    def names(self) -> Hashable:
+        """Which archives it may be of: one by its key, those in a folder of that name, or those of a policy. A spec
+        that says none of it, or more, is not valid, and is of none."""
+        if self.archive is not None:
+            return self.archive
+        place = self.spec.get("location")
+        folder = place.get("folder") if isinstance(place, Mapping) else None
+        return (FOLDER, _last(str(folder))) if folder else (POLICY, self.policy)
+
 
 def parse_policy(body: Mapping[str, Any]) -> StoredPolicy:
     """The policy in an object of the API server."""
@@ -201,6 +214,10 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         "status_json": json.dumps(body.get("status") or {}, separators=(",", ":"), ensure_ascii=False).encode(),
         "labels": meta.get("labels") or {},
     }
+
+
+def _last(folder: str) -> str:
+    return folder.strip("/").rpartition("/")[2]
 
 
 def _is_held(body: Mapping[str, Any]) -> bool:
@@ -314,10 +331,16 @@ class ArchiveCache(ObjectCache[StoredArchive]):
 
 
 class RestoreCache(ObjectCache[StoredRestore]):
-    """PartitionRestores, indexed by the archive that each names."""
+    """PartitionRestores, indexed by which archives each may be of."""
 
     def __init__(self) -> None:
-        super().__init__(lambda restore: restore.archive)
+        super().__init__(lambda restore: restore.names)
+
+    def about(self, archive: StoredArchive) -> list[StoredRestore]:
+        """Those that may be of the archive, in whatever namespace: none that names another, however many there are."""
+        folder = _last(str(archive.status.get("location") or ""))
+        wanted = archive.key, (FOLDER, folder), (POLICY, archive.policy)
+        return [restore for names in wanted for restore in self.indexed(names)]
 
 
 def vanished(before: Iterable[T], listed: Iterable[T]) -> list[T]:

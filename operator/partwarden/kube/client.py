@@ -7,9 +7,8 @@ HTTP status.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,11 +22,12 @@ from kubernetes.client.exceptions import ApiException
 from ..api.archive import ARCHIVE_PLURAL
 from ..api.policy import API_VERSION, GROUP, PLURAL, VERSION
 from ..api.restore import RESTORE_PLURAL
-from ..api.types import ObjectKey
+from ..api.types import OBJECT_NAME, ObjectKey
 from ..errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from ..status.events import Notice
 from .cache import StoredArchive, StoredObject, StoredRestore, is_gone, parse_archive, parse_restore
 from .config import credentials
+from .secrets import decoded
 
 MANAGER = "partwarden"
 TIMEOUT = (5.0, 20.0)
@@ -39,6 +39,8 @@ WRITES = 3
 PAGE = 200
 """Objects in one answer of a list."""
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
+MOST_PODS = 50
+"""Of one Job. It has one for each attempt, and for each that the end of a node took; others may bear their label."""
 JOBS = "jobs"
 JOB_OF_POD = "batch.kubernetes.io/controller-uid"
 
@@ -167,12 +169,17 @@ class Cluster:
         return None if body is None or is_gone(body) else parse_restore(body)
 
     def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The pods of this very Job, not those of an earlier one of its name."""
+        """The pods of this very Job, not those of an earlier one of its name, nor what bears their label only: of
+        `MOST_PODS` that bear it."""
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         what = f"list the pods of Job {namespace}/{job['metadata']['name']}"
-        listed = self.call(what, self.core.list_namespaced_pod, namespace, label_selector=f"{JOB_OF_POD}={uid}")
-        plain: dict[str, Any] = self._api.sanitize_for_serialization(listed)  # type: ignore[no-untyped-call]
-        return list(plain.get("items") or [])
+        options: dict[str, Any] = {"label_selector": f"{JOB_OF_POD}={uid}", "limit": MOST_PODS}
+        listed = self.call(what, self._read, self.core.list_namespaced_pod, namespace, **options)
+        return [
+            pod
+            for pod in listed.get("items") or []
+            if (uid, True) in ((o["uid"], o.get("controller")) for o in pod["metadata"].get("ownerReferences") or ())
+        ]
 
     def objects(self, plural: str, namespace: str | None, selector: str = "") -> Iterator[dict[str, Any]]:
         """Every custom resource of a kind, or Job, of a namespace or of all, whose labels match: any where empty."""
@@ -196,8 +203,11 @@ class Cluster:
         return next(iter(found["items"]), None)
 
     def get(self, plural: str, key: ObjectKey) -> dict[str, Any] | None:
-        """One custom resource, or Job, as it is now; None where there is none."""
+        """One custom resource, or Job, as it is now; None where there is none, and where no object can have that name:
+        it may be out of a status that another wrote, and "." would be the list of all."""
         namespace, name = key
+        if not re.fullmatch(OBJECT_NAME, name):
+            return None
         get = self.custom.get_namespaced_custom_object
         what = f"read {plural} {namespace}/{name}"
         try:
@@ -220,7 +230,8 @@ class Cluster:
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """The Secret's values that are text. Raises `SecretNotFound`, `InsufficientPrivilege`, `ClusterUnavailable`."""
         try:
-            found = self.call(f"read Secret {namespace}/{name}", self._read_secret, name, namespace)
+            what = f"read Secret {namespace}/{name}"
+            found = self.call(what, self._read, self.core.read_namespaced_secret, name, namespace)
         except NotFound:
             raise SecretNotFound(
                 f"Secret {name!r} does not exist in namespace {namespace!r}: create it, or correct "
@@ -231,12 +242,12 @@ class Cluster:
                 f"the operator may not read Secret {name!r} in namespace {namespace!r}: grant its service account "
                 "the verb get on secrets there"
             ) from None
-        return dict(_texts(found.get("data") or {}))
+        return decoded(found.get("data") or {})
 
-    def _read_secret(self, name: str, namespace: str, **options: Any) -> dict[str, Any]:
-        """As JSON: a thousand policies read theirs at a start, and the client's own objects cost more than the rest."""
-        answer: Any = self.core.read_namespaced_secret(name, namespace, _preload_content=False, **options)
-        found: dict[str, Any] = json.loads(answer.data)
+    def _read(self, method: Callable[..., Any], *arguments: str, **options: Any) -> dict[str, Any]:
+        """As JSON: a thousand policies read a Secret each at a start, and the client's own objects cost more than the
+        rest."""
+        found: dict[str, Any] = json.loads(method(*arguments, _preload_content=False, **options).data)
         return found
 
     def write_status(
@@ -284,7 +295,8 @@ class Cluster:
         """Record an Event on the object. ``now`` is aware."""
         namespace, name = subject.key
         event = api.CoreV1Event(
-            metadata=api.V1ObjectMeta(name=f"{name[:230]}.{secrets.token_hex(8)}", namespace=namespace),
+            # Where a long name is cut, it must not end in what no part of a name ends in.
+            metadata=api.V1ObjectMeta(name=f"{name[:230].rstrip('.-')}.{secrets.token_hex(8)}", namespace=namespace),
             involved_object=api.V1ObjectReference(
                 api_version=API_VERSION, kind=subject.kind, namespace=namespace, name=name, uid=subject.uid
             ),
@@ -336,11 +348,3 @@ def _reason(error: ApiException) -> str:
     except (ValueError, KeyError, TypeError):
         message = error.reason
     return f"{' '.join(str(message).split())} ({error.status})"
-
-
-def _texts(data: Mapping[str, str | bytes]) -> Iterator[tuple[str, str]]:
-    for key, value in data.items():
-        try:
-            yield key, base64.b64decode(value).decode()
-        except (binascii.Error, UnicodeDecodeError):
-            continue

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 FRESH = 1.0
@@ -49,3 +52,12 @@ class Secrets:
         limit = self._clock() - FRESH
         for key in [key for key, read in self._known.items() if read.at <= limit]:
             del self._known[key]
+
+
+def decoded(data: Mapping[str, str | bytes]) -> dict[str, str]:
+    """The values that are text, of a Secret's data."""
+    found: dict[str, str] = {}
+    for key, value in data.items():
+        with suppress(binascii.Error, UnicodeDecodeError):
+            found[key] = base64.b64decode(value).decode()
+    return found

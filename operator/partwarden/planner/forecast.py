@@ -37,6 +37,8 @@ HORIZON = 3650
 """Days: what is farther away is not said."""
 MOST_FAILING = 20
 """Archives that are named in a status."""
+LARGEST = 1 << 62
+"""Of a number."""
 FARTHEST = 4
 """How many times as large as the largest that was measured the next archive may be."""
 
@@ -151,9 +153,9 @@ def forecast(spec: TableSpec, inventory: Inventory, plan: Plan, measured: Measur
         trend = Trend(_rough(median(each.bytes / each.days - slope * each.middle for each in periods)), slope)
     found = Forecast(
         partitions=sum(each.partitions for each in periods),
-        bytes_per_day=int(bytes_a_day),
-        rows_per_day=None if rows_a_day is None else int(rows_a_day),
-        growth_percent=(int(_rough(3000 * slope / bytes_a_day)) or None) if slope and bytes_a_day else None,
+        bytes_per_day=_whole(bytes_a_day),
+        rows_per_day=None if rows_a_day is None else _whole(rows_a_day),
+        growth_percent=(_whole(3000 * slope / bytes_a_day) or None) if slope and bytes_a_day else None,
         next_partition_bytes=_next_size(trend, plan.current),
         threshold_reached=_iso(_reached(spec, inventory, plan, trend)),
     )
@@ -165,6 +167,11 @@ def forecast(spec: TableSpec, inventory: Inventory, plan: Plan, measured: Measur
 def _rough(number: float) -> float:
     """To two significant digits."""
     return float(f"{number:.2g}")
+
+
+def _whole(number: float) -> int:
+    """No more than a status holds: what others wrote, from which it comes, may be as large as that."""
+    return int(max(-LARGEST, min(_rough(number), LARGEST)))
 
 
 def _iso(day: date | None) -> str | None:
@@ -241,7 +248,7 @@ def _slope(periods: Sequence[Period]) -> float | None:
 def _next_size(trend: Trend, current: BoundedRange) -> int:
     """Of the partition after the current one, taken to be as long."""
     days = (current.upper - current.lower) / DAY
-    return int(_rough(trend.at(1.5 * days) * days))
+    return _whole(trend.at(1.5 * days) * days)
 
 
 def _reached(spec: TableSpec, inventory: Inventory, plan: Plan, trend: Trend) -> date | None:
@@ -292,7 +299,8 @@ def _of_archives(
     larger = sorted(newest, key=lambda each: each.rows)[len(newest) // 2 :]
     a_row = median(each.bytes / each.rows for each in larger)
     a_day = None if rows_a_day is None else _rough(a_row * rows_a_day)
-    found: dict[str, object] = {"archives": len(newest), "archive_bytes_per_day": None if a_day is None else int(a_day)}
+    found: dict[str, object] = {"archives": len(newest)}
+    found["archive_bytes_per_day"] = None if a_day is None else _whole(a_day)
     if measured.claim is not None and a_day is not None:
         found["claim_full"] = _iso(_full(measured.claim, a_day))
     proven, spared = {each.oid for each in own}, plan.retired.kept
@@ -306,7 +314,7 @@ def _of_archives(
     rows = following[-1].rows
     found["next_archive"] = following[-1].name
     if rows and rows <= FARTHEST * larger[-1].rows:
-        found["next_archive_bytes"] = int(_rough(a_row * rows))
+        found["next_archive_bytes"] = _whole(a_row * rows)
         found["next_archive_seconds"] = _seconds(newest, larger, rows)
     return found
 
@@ -315,7 +323,7 @@ def _seconds(newest: Sequence[PastArchive], larger: Sequence[PastArchive], rows:
     """In proportion to the rows, and no less than the shortest has taken."""
     took = [each.seconds for each in newest if each.seconds is not None]
     a_row = [each.seconds / each.rows for each in larger if each.seconds is not None]
-    return int(_rough(max(min(took), median(a_row) * rows))) if a_row else None
+    return _whole(max(min(took), median(a_row) * rows)) if a_row else None
 
 
 def _full(claim: Claim, a_day: float) -> date | None:

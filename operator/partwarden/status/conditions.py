@@ -15,6 +15,7 @@ from typing import Any
 from .. import errors
 from ..api.policy import Mode, TableSpec
 from ..api.status import (
+    MAX_REASON,
     Condition,
     ConditionStatus,
     ConditionType,
@@ -24,7 +25,7 @@ from ..api.status import (
     Severity,
 )
 from ..api.types import ObjectKey
-from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError
+from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError, printable
 from ..planner.actions import CreateDefault, CreatePartition, Outcome
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import Grid, iso
@@ -320,7 +321,8 @@ def condition(
     return Condition(
         type=kind,
         status=said.status,
-        reason=said.reason,
+        # It may come from a pod's report, or from a status that others can write.
+        reason=printable(said.reason)[:MAX_REASON] or ConditionStatus.UNKNOWN,
         message=cut(said.message),
         last_transition_time=since or iso(now.replace(microsecond=0)) or "",
         observed_generation=generation,

@@ -38,6 +38,8 @@ from .warnings import Graded, chosen, in_few_words, of_severity
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
 NOTABLE = (State.DEFAULT, State.UNMANAGED, State.LEGACY, State.DETACH_PENDING, State.EXPIRED, State.HELD)
+MOST_SECONDS = 10**9
+"""Of a Job: what is beyond it was not measured but forged."""
 MAX_OUTSIDE = 50
 """Detached tables that are listed, the youngest first to be."""
 MAX_BYTES = 48_000
@@ -146,7 +148,7 @@ def expected(found: Forecast) -> list[tuple[str, str]]:
     if found.next_archive:
         size, seconds = found.next_archive_bytes, found.next_archive_seconds
         text = found.next_archive if size is None else f"{found.next_archive}, ~{human(size)}"
-        took = "" if seconds is None else f" in ~{timedelta(seconds=seconds)}"
+        took = "" if seconds is None else f" in ~{timedelta(seconds=max(0, min(seconds, MOST_SECONDS)))}"
         lines.append(("next archive", f"{text}{took}, by {found.archives} archives"))
     if found.claim_full:
         lines.append(("claim full", found.claim_full))

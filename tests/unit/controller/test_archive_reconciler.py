@@ -26,7 +26,7 @@ from partwarden.controller.settings import Settings
 from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, SecretNotFound
 from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy
-from support.cluster import CREATED, ApiServer, refusal
+from support.cluster import CREATED, ApiServer, controlled_by, refusal
 
 KEY: ObjectKey = ("ns", "by-hand")
 SERVER, OID = "7380000000000000001/16384", 16402
@@ -122,8 +122,7 @@ class World:
         return self.server.list("jobs")
 
     def pod(self, job: dict[str, Any], state: dict[str, Any]) -> None:
-        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
-        meta = {"namespace": job["metadata"]["namespace"], "name": f"{job['metadata']['name']}-0", "labels": labels}
+        meta = {"namespace": job["metadata"]["namespace"], "name": f"{job['metadata']['name']}-0", **controlled_by(job)}
         status = {"containerStatuses": [{"name": CONTAINER, "state": state}]}
         self.server.put("pods", {"metadata": meta, "status": status})
 
@@ -439,8 +438,7 @@ def test_a_job_that_is_pending_for_long_is_reported_and_gives_its_slot_to_anothe
     else:
         said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes fit"}
         meta = {"namespace": KEY[0], "name": "p", "creationTimestamp": job["metadata"]["creationTimestamp"]}
-        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"]}
-        world.server.put("pods", {"metadata": {**meta, "labels": labels}, "status": {"conditions": [said]}})
+        world.server.put("pods", {"metadata": {**meta, **controlled_by(job)}, "status": {"conditions": [said]}})
     made = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
     world.now = made + PENDING_LONG - timedelta(seconds=1)
     assert world.reconcile() == module.POLL_JOB

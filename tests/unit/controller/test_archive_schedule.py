@@ -22,7 +22,16 @@ from partwarden.controller.archive_schedule import ANNOUNCED, SPREAD, later, ver
 from partwarden.controller.job_slots import JobSlots
 from partwarden.controller.shard import Shard
 from partwarden.errors import DatabaseUnreachable, PartwardenError, TableThere
-from partwarden.kube.cache import ArchiveCache, Store, StoredArchive, parse_archive, parse_policy, parse_restore
+from partwarden.kube.cache import (
+    ArchiveCache,
+    RestoreCache,
+    Store,
+    StoredArchive,
+    StoredRestore,
+    parse_archive,
+    parse_policy,
+    parse_restore,
+)
 from partwarden.planner.drop_preconditions import server_label
 from support.cluster import refusal
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER, KillAt, Killed, World, order
@@ -63,8 +72,14 @@ class Kept(World):
         self.reconciler = ArchiveReconciler(
             *(cluster, self.cache, self.requests, shard, self.slots, self.tables.find, self.settings, clock),
             *(lambda *ended: self.ended.append(ended), lambda archive: None, self.check_gone),
-            restores=lambda: [] if self.unseen else list(map(parse_restore, self.server.list(RESTORE_PLURAL))),
+            restores=self.seen_restores,
         )
+
+    def seen_restores(self, archive: StoredArchive) -> list[StoredRestore]:
+        cache = RestoreCache()
+        for body in [] if self.unseen else self.server.list(RESTORE_PLURAL):
+            cache.put(parse_restore(body))
+        return cache.about(archive)
 
     def check_gone(self, archive: StoredArchive, request: JobRequest, due: datetime) -> None:
         self.gone.append(due)
@@ -124,6 +139,8 @@ def test_what_was_found_damaged_is_read_again_a_day_later() -> None:
     found = {"job": "j", "ok": False, "completed": "2026-03-01T00:00:00Z"}
     assert due_in(verification=found) == datetime(2026, 3, 2, tzinfo=UTC)
     assert due_in(completed="never") is None
+    # Another wrote that it was at the end of all time.
+    assert due_in(verification={**found, "completed": "9999-12-31T23:59:59Z"}) is None
 
 
 def test_an_archive_is_read_again_by_schedule_without_its_database() -> None:
@@ -489,6 +506,7 @@ def test_an_archive_that_a_restore_needs_is_not_deleted_before_that_is_done(how:
     world.reconcile()
     assert world.condition("Expired") == ("False", "BeingRestored" if needed else "Announced")
     if needed:
+        assert "elsewhere" not in str(world.status)
         writes = len(world.server.writes)
         world.reconcile()
         assert len(world.server.writes) == writes

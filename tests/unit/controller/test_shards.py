@@ -28,10 +28,11 @@ class Fleet:
 
     def __init__(self, **policies: str) -> None:
         self.policies, self.asked, self.selections, self.silent = policies, 0, 0, False
+        self.listed = 0
         self.archives: dict[ObjectKey, StoredArchive] = {}
         self.stores = [Store() for _ in SHARDS]
         self.shards = [
-            Shard(store, text, self.exists, partial(self.selects, text))
+            Shard(store, text, self.exists, partial(self.selects, text), self.existing)
             for store, text in zip(self.stores, SHARDS, strict=True)
         ]
         for store, matches in zip(self.stores, SHARDS.values(), strict=True):
@@ -44,6 +45,10 @@ class Fleet:
         if self.silent:
             raise ClusterUnavailable("it does not answer")
         return key[1] in self.policies
+
+    def existing(self, namespace: str) -> list[ObjectKey]:
+        self.listed += 1
+        return [(namespace, name) for name in self.policies]
 
     def selects(self, text: str, key: ObjectKey) -> bool:
         self.selections += 1
@@ -150,6 +155,15 @@ def test_a_list_finds_what_has_become_this_shards_once() -> None:
     assert fleet.shards[1].has(of_run)
     assert fleet.refresh(1) == []
     assert fleet.selections == 0
+
+
+def test_thousands_of_archives_that_name_as_many_policies_cost_a_list_of_their_namespace() -> None:
+    fleet = Fleet(run="a")
+    known = [archive(f"none-{number}", "b", f"{number}") for number in range(2000)] + [archive("run", "b", "of-run")]
+    fleet.archives = {each.key: each for each in known}
+    assert len(fleet.refresh(1)) == 2000
+    assert (fleet.asked, fleet.listed) == (0, 1)
+    assert not fleet.shards[1].has(known[-1])
 
 
 def test_the_labels_that_decide_are_those_whose_keys_the_selector_names() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ import urllib3
 from kubernetes.client import Configuration
 from kubernetes.client.exceptions import ApiException
 
+from partwarden.api.types import OBJECT_NAME
 from partwarden.errors import ClusterUnavailable, InsufficientPrivilege, SecretNotFound
 from partwarden.kube.cache import parse_policy
 from partwarden.kube.client import (
+    MOST_PODS,
     WRITES,
     ApiError,
     Cluster,
@@ -23,6 +27,8 @@ from partwarden.kube.client import (
     NotFound,
     TooManyRequests,
 )
+from partwarden.status.events import EventType, Notice
+from support.cluster import ApiServer, controlled_by
 
 CLUSTER = Cluster(Configuration(host="https://api.example:6443"))
 
@@ -146,3 +152,48 @@ def test_a_conflict_that_lasts_is_an_error_and_no_deletion(monkeypatch: pytest.M
 def test_what_is_not_served_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CLUSTER.custom, "get_api_resources", refuse(404))
     assert not CLUSTER.serves("partitionpolicies")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../../other/partitionarchives/run", "run/status", "run?limit=1", "Run", "r\n"]
+)
+def test_what_is_no_name_is_no_object(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names may come out of statuses, which others can write: none leads to another object, or to a list of all."""
+    monkeypatch.setattr(CLUSTER.custom, "get_namespaced_custom_object", lambda *_, **__: {"kind": "List", "items": []})
+    assert CLUSTER.get("partitionarchives", ("one", name)) is None
+    assert CLUSTER.get("partitionarchives", ("one", "run.2019-a")) is not None
+
+
+def test_a_pod_is_of_the_job_that_is_its_controller_whatever_its_labels_say() -> None:
+    server = ApiServer()
+    job = server.put("jobs", {"metadata": {"namespace": "one", "name": "j"}})
+    own = controlled_by(job)
+    others: list[dict[str, Any]] = [{}, {"ownerReferences": [{"uid": "another", "controller": True}]}]
+    others.append({"ownerReferences": [{"uid": job["metadata"]["uid"]}]})
+    for number, metadata in enumerate([own, *others]):
+        meta = {"namespace": "one", "name": f"p{number}", "labels": own["labels"], **metadata}
+        server.put("pods", {"metadata": meta})
+    assert [each["metadata"]["name"] for each in server.cluster().pods(job)] == ["p0"]
+
+
+def test_of_pods_with_the_label_of_a_job_few_are_read() -> None:
+    server = ApiServer()
+    job = server.put("jobs", {"metadata": {"namespace": "one", "name": "j"}})
+    for number in range(2 * MOST_PODS):
+        server.put("pods", {"metadata": {"namespace": "one", "name": f"p{number}", **controlled_by(job)}})
+    assert len(server.cluster().pods(job)) == MOST_PODS
+
+
+def test_an_event_of_an_object_with_a_long_name_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(
+        CLUSTER.core, "create_namespaced_event", lambda namespace, event, **_: named.append(event.metadata.name)
+    )
+    for name in ("a" * 253, "a" * 229 + ".b", "a" * 229 + "-b", "a" * 228 + "-.b"[:1] + "-b"):
+        CLUSTER.record(
+            parse_policy({"metadata": META | {"name": name}}),
+            Notice(EventType.NORMAL, "Restored", "run"),
+            datetime.now(UTC),
+        )
+    assert all(re.fullmatch(OBJECT_NAME, each) and len(each) <= 253 for each in named)
+    assert len(named) == 4

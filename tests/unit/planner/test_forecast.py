@@ -15,8 +15,9 @@ from partwarden.api.policy import TableSpec
 from partwarden.api.types import Interval
 from partwarden.planner.calendar import Grid
 from partwarden.planner.drop_preconditions import server_label
-from partwarden.planner.forecast import NOTHING, Claim, Measured, PastArchive, forecast
+from partwarden.planner.forecast import LARGEST, NOTHING, Claim, Measured, PastArchive, forecast
 from partwarden.planner.inventory import Partition, RelationKind
+from partwarden.status import details
 from support import values
 
 MIB = 1 << 20
@@ -221,6 +222,15 @@ def test_what_is_archived_or_held_is_not_next() -> None:
     young = {"retention": {**ARCHIVING["retention"], "keepFor": "1d"}}
     other = Measured((made(1, 700, 500, 20),))
     assert known(partitions, measured=other, **young, holds=[oldest.name]).next_archive == "run_0"
+
+
+def test_numbers_that_others_forged_are_no_larger_than_a_status_holds() -> None:
+    most = (1 << 63) - 1
+    found = archives(made(1, 1, most, most), made(2, most, most, most), rows=most)
+    numbers = [each for each in found.model_dump().values() if isinstance(each, int)]
+    assert max(numbers) == LARGEST
+    assert known(closed(*[most] * 4, interval=Interval.HOUR), Interval.HOUR).bytes_per_day == LARGEST
+    assert "next archive" in dict(details.expected(found))
 
 
 def full(capacity: int, used: int, others: int = 0) -> str | None:

@@ -256,6 +256,9 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
             ("a", 'persistentvolumeclaim "', ""),
         ),
     },
+    "kube/client.py": {
+        "OBJECT_NAME": each(lambda text: re.fullmatch(types.OBJECT_NAME, text), *NAMES),
+    },
     "planner/keys.py": {
         "\"\\\\('?": each(lambda text: keys.numbers([text]), ("(", "", ""), ("(1", "", ""), ("1", "(", "")),
         "'\\\\d{5,}-'": each(keys.Codec(KeyType.DATE).moment, ("1", "", ""), ("1", "", "-")),
