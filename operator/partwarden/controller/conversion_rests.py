@@ -20,7 +20,7 @@ from ..status.conditions import PolicyStatusUpdate
 from ..status.conversion import resting
 from .database_work import WorkReport
 
-COSTLY = 3.0
+COSTLY = 15.0
 """Seconds that may be read in vain at each try."""
 LASTING, PASSING = 20.0, 3.0
 """How many times as long as it has read the conversion rests: the table is read for 5 or 25 percent of the time."""
