@@ -20,7 +20,7 @@ attempt finds no table of that OID, and reports that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,6 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..api.archive import Fingerprint
 from ..errors import ArchiveDamaged, ContentsChanged, StatementRejected, TableKept
 from ..planner import marker
 from ..planner.calendar import iso
@@ -88,8 +87,7 @@ def drop(order: DropOrder, info: ConnectionInfo, store: Store, say: Say) -> Repo
         undo(connection)
         if table is not None:
             say(f"comparing {order.table} with the archive")
-            now = fingerprint.take(connection, table.schema, table.name, columns)
-            _compare(now, archived.manifest, subject)
+            _compare(connection, archived.manifest, table, columns, subject, hurry=False)
     if table is not None:
         say(f"reading the archive back: {archived.manifest.bytes:,} bytes")
         archived.prove()
@@ -132,8 +130,7 @@ def _drop(
     if _check(connection, order, subject) != _Table(before.schema, before.name, None):
         raise TableKept(f"{subject}: it was renamed, or given to another owner, while its lock was waited for")
     columns = restored_table.hashed_columns(connection, archived.manifest)
-    now = fingerprint.take(connection, before.schema, before.name, columns, hurry=True)
-    _compare(now, archived.manifest, subject)
+    _compare(connection, archived.manifest, before, columns, subject, hurry=True)
     # To compare may have taken hours; the archive was read back before that. Its manifest is the first to be deleted.
     reread()
     try:
@@ -186,8 +183,18 @@ def _check(connection: psycopg.Connection[Any], order: DropOrder, subject: str) 
     return _Table(row.schema, row.name, None if row.same else row.owner)
 
 
-def _compare(now: Fingerprint, manifest: ArchiveManifest, subject: str) -> None:
-    """Raises `ContentsChanged`."""
+def _compare(
+    connection: Session,
+    manifest: ArchiveManifest,
+    table: _Table,
+    columns: Mapping[str, bool],
+    subject: str,
+    *,
+    hurry: bool,
+) -> None:
+    """Compare all rows with the archive's. In the caller's transaction, or, where there is none, in one of its own, as
+    the owner. ``columns``, ``hurry``: as for `fingerprint.take`."""
+    now = fingerprint.take(connection, table.schema, table.name, columns, hurry=hurry)
     if now != manifest.fingerprint:
         raise ContentsChanged(
             f"{subject}: it holds {now.rows} rows of fingerprint {now.content[:16]}, its archive "
