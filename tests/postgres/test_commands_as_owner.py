@@ -12,15 +12,28 @@ import pytest
 from click.testing import CliRunner
 
 from lab.postgres import Database
+from partwarden.api.retention import KeyEncoding
 from partwarden.archive import restored_drop
 from partwarden.archive.folder import Folder
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.verify import open_archive
 from partwarden.cli.main import main
+from partwarden.controller.database_work import (
+    CopySearch,
+    KeySearch,
+    Supervisor,
+    TableSearch,
+    find_copy,
+    find_keys,
+    find_remains,
+    find_table,
+)
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import drop_order, use_client
 from support.code_of_others import DEFAULT, Theirs, made
+from support.meanwhile import keep
+from support.retirement import DETACH, KEEP_ALL, verbs
 
 DOUBLES = """
     CREATE SCHEMA doubles;
@@ -122,9 +135,46 @@ def test_commands_that_change_run_nothing_as_the_login(database: Database, tmp_p
     command(theirs, "create", "2031", "--table", "public.run")
     command(theirs, "auto", "3", "--table", "public.run")
     url = command(theirs, "archive", "--partition", "public.run_2018", "--to", str(tmp_path)).strip()
-    command(theirs, "restore", url, "--as", "public.again")
+    command(theirs, "restore", "--manifest", url, "--as", "public.again")
     command(theirs, "drop", "public.run_2018", "--table", "public.run", "--archive", url, "--yes")
-    command(theirs, "restore", url, "--attach")
+    command(theirs, "restore", "--manifest", url, "--attach")
+
+
+def test_the_operator_runs_nothing_as_the_login(database: Database) -> None:
+    theirs = doubtful(database)
+    long_ago = {**DETACH, "maintenance": {"onClose": "VacuumAndReindex"}}
+    assert ("detach", "done") in verbs(keep(theirs.login, **long_ago))
+    theirs.ran()
+    assert ("attach again", "done") in verbs(keep(theirs.login, **KEEP_ALL))
+    theirs.ran()
+    search = TableSearch(
+        connection=from_dsn(theirs.login),
+        connect_timeout=10,
+        schema="public",
+        name="run_2018",
+        oid=None,
+        server="",
+        encoding=KeyEncoding.NATIVE,
+        client=18,
+    )
+    found = find_table(search, Supervisor())
+    assert found.parent is not None
+    find_remains(search, Supervisor())
+    find_copy(CopySearch(connection=search.connection, connect_timeout=10, oid=found.partition.oid), Supervisor())
+    find_keys(KeySearch(connection=search.connection, connect_timeout=10, first=7), Supervisor())
+    theirs.ran()
+
+
+def test_a_conversion_runs_nothing_as_the_login(database: Database) -> None:
+    theirs = doubtful(database)
+    theirs.execute("""CREATE TABLE public.plain (id int PRIMARY KEY, at timestamptz NOT NULL,
+          CHECK (public.code('check', id) < 1000000));
+        INSERT INTO public.plain SELECT g, now() FROM generate_series(1, 10) g;
+        CREATE INDEX ON public.plain ((public.code('constant index')))""")
+    there = ("convert", "--table", "public.plain", "--key", "at", "--interval", "Year", "--widen-keys")
+    command(theirs, *there, "--plan")
+    command(theirs, *there, "--yes")
+    command(theirs, "convert", "--table", "public.plain", "--undo", "--yes")
 
 
 UID = "0a4bd22c-94a1-4f0e-8f3e-000000000002"

@@ -247,6 +247,7 @@ def test_seconds_are_not_taken_for_milliseconds(pg_database: Database, wrong: st
         ),
         ("integer", "(202501) TO (202512)", "EpochSeconds", "InvalidSpec", "look like months written as YYYYMM"),
         ("integer", "(2025) TO (2026)", "EpochSeconds", "InvalidSpec", "look like years, which cannot be managed"),
+        ("integer", "(20089) TO (20454)", "EpochSeconds", "InvalidSpec", "look like days since 1970, which cannot be"),
         ("integer", "(1735689600) TO (1767225600)", None, "UnsupportedKeyType", "set spec.keyEncoding to EpochSeconds"),
         ("bigint", "(MINVALUE) TO (1767225600000)", None, "UnsupportedKeyType", "keyEncoding to EpochMilliseconds"),
         ("bigint", "(17) TO (18)", None, "UnsupportedKeyType", "only seconds and milliseconds can be managed"),

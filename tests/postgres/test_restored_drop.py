@@ -57,7 +57,7 @@ class World:
         return self.made
 
     def drop(self, say: Say = lambda line: None, **more: object) -> Report:
-        order = drop_order(UID, self.made, self.archived, self.folder, **more)
+        order = drop_order(str(more.pop("uid", UID)), self.made, self.archived, self.folder, **more)
         return restored_drop.drop(order, from_dsn(self.dsn), Folder(self.folder, "pvc://archives"), say)
 
     @property

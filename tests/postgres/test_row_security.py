@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 from lab.postgres import Database
+from partwarden.cli.main import main
+from support.archived import use_client
 from support.meanwhile import keep, reasons
 
 TENANTS = """
@@ -50,3 +55,24 @@ def test_rows_of_default_that_a_policy_hides_from_the_owner_are_found_all_the_sa
         ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")
     findings = keep(owner.dsn, premake=0).after.findings
     assert [each.reason for each in findings if each.error] == ["DefaultHasRows"]
+
+
+def test_a_superuser_that_acts_for_an_owner_who_sees_not_all_rows_is_refused_with_the_way_out(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that way leads out."""
+    use_client(monkeypatch)
+    owner = database.new_role()
+    database.execute(f"""{TENANTS} ALTER TABLE run OWNER TO {owner.name};
+        GRANT CREATE ON SCHEMA public TO {owner.name};
+        ALTER TABLE run ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY""")
+    keep(database.dsn, premake=0)
+    commands = (["stats", "--exact"], ["archive", "--partition", "run_2026", "--to", str(tmp_path)])
+    for arguments in commands:
+        refused = CliRunner().invoke(main, [*arguments, "--dsn", database.dsn], catch_exceptions=False)
+        assert refused.exit_code == 1, refused.output
+        assert "ALTER TABLE … NO FORCE ROW LEVEL SECURITY where the table is read as its owner" in refused.output
+    database.execute("ALTER TABLE run_2026 NO FORCE ROW LEVEL SECURITY")
+    for arguments in commands:
+        done = CliRunner().invoke(main, [*arguments, "--dsn", database.dsn], catch_exceptions=False)
+        assert done.exit_code == 0, done.output

@@ -11,7 +11,7 @@ an expression. To make either calls none of them, while a table with the generat
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, LiteralString
 
@@ -78,21 +78,16 @@ def confine(loader: Loader) -> None:
     with loader.connection.transaction(force_rollback=True):
         calls = _of_types(loader, loader.wanted)
         typed = tuple(_with_base(loader, each) if each.name in calls else each for each in loader.wanted)
-        still = _of_types(loader, typed) if calls else {}
-        wanted = []
-        for column in typed:
-            why = calls.get(column.name)
-            if column.name in still:
-                column = TableColumn(column.name, SQL(TEXT), kind=column.kind)
-            if column.expression is not None:
-                why = why or _of_expression(loader, column, typed)
-            if why is not None:
-                loader.reasons[column.name] = why
-                if column.kind == "v":
-                    continue
-                column = replace(column, expression=None)
-            wanted.append(column)
-    loader.wanted, loader.settled = tuple(wanted), frozenset(calls)
+        if calls and (still := _of_types(loader, typed)):
+            typed = tuple(_as_text(each) if each.name in still else each for each in typed)
+        generated = [each for each in typed if each.expression is not None and each.name not in calls]
+        found = {each.name: _of_expression(loader, each, typed) for each in generated}
+    reasons = {**calls, **{name: why for name, why in found.items() if why is not None}}
+    # What is generated and not stored has no values without its expression.
+    wanted = (each for each in typed if each.name not in reasons or each.kind != "v")
+    loader.wanted = tuple(replace(each, expression=None) if each.name in reasons else each for each in wanted)
+    loader.reasons |= reasons
+    loader.settled = frozenset(calls)
 
 
 def _with_base(loader: Loader, column: TableColumn) -> TableColumn:
@@ -102,18 +97,29 @@ def _with_base(loader: Loader, column: TableColumn) -> TableColumn:
     while (below := loader.types.base(archived)) is not None:
         base, archived = below, below.type
     found = loader.types.find(base) if base is not None else None
-    return TableColumn(column.name, found or SQL(TEXT), expression=column.expression, kind=column.kind)
+    return replace(_as_text(column), type=found or SQL(TEXT))
 
 
-def _of_types(loader: Loader, columns: tuple[TableColumn, ...]) -> Mapping[str, str]:
-    """Column -> which function of others its type calls."""
-    with loader.connection.transaction(force_rollback=True):
-        plain = [replace(each, expression=None) for each in columns]
-        run_alone(loader.connection, table_schema.create_table(loader.table, plain))
-        return {row.name: _why(loader, row) for row in _ask(loader, OF_TYPES, loader.table)}
+def _as_text(column: TableColumn) -> TableColumn:
+    return TableColumn(column.name, SQL(TEXT), expression=column.expression, kind=column.kind)
 
 
-def _of_expression(loader: Loader, column: TableColumn, columns: tuple[TableColumn, ...]) -> str | None:
+def _of_types(loader: Loader, columns: Sequence[TableColumn]) -> Mapping[str, str]:
+    """Column -> which function of others its type calls, or why no column can have it."""
+    try:
+        with loader.connection.transaction(force_rollback=True):
+            plain = [replace(each, expression=None) for each in columns]
+            run_alone(loader.connection, table_schema.create_table(loader.table, plain))
+            return {row.name: _why(loader, row) for row in _ask(loader, OF_TYPES, loader.table)}
+    except psycopg.Error as error:
+        if not is_about_rows(error):
+            raise
+        if len(columns) == 1:
+            return {columns[0].name: message(error)}
+    return {name: why for each in columns for name, why in _of_types(loader, [each]).items()}
+
+
+def _of_expression(loader: Loader, column: TableColumn, columns: Sequence[TableColumn]) -> str | None:
     """Which function of others the column's expression calls, or why it is none that can be used. ``columns``: of the
     table that it is of."""
     assert column.expression is not None

@@ -20,7 +20,7 @@ attempt finds no table of that OID, and reports that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -82,10 +82,12 @@ def drop(order: DropOrder, info: ConnectionInfo, store: Store, say: Say) -> Repo
         run(connection, "BEGIN READ ONLY", pinned("2s", "60s"), setting(TEXT_SETTINGS))
         _check_server(connection, order, subject)
         table = _check(connection, order, subject)
+        # In this transaction, too, which has pinned search_path: the role's or the database's may name a stranger's.
+        columns = restored_table.hashed_columns(connection, archived.manifest)
         undo(connection)
         if table is not None:
             say(f"comparing {order.table} with the archive")
-            _compare(connection, archived.manifest, table, subject, hurry=False)
+            _compare(connection, archived.manifest, table, columns, subject, hurry=False)
     if table is not None:
         say(f"reading the archive back: {archived.manifest.bytes:,} bytes")
         archived.prove()
@@ -127,7 +129,8 @@ def _drop(
     run(connection, heavy, ddl.lock(before, "ACCESS EXCLUSIVE"))
     if _check(connection, order, subject) != _Table(before.schema, before.name, None):
         raise TableKept(f"{subject}: it was renamed, or given to another owner, while its lock was waited for")
-    _compare(connection, archived.manifest, before, subject, hurry=True)
+    columns = restored_table.hashed_columns(connection, archived.manifest)
+    _compare(connection, archived.manifest, before, columns, subject, hurry=True)
     # To compare may have taken hours; the archive was read back before that. Its manifest is the first to be deleted.
     reread()
     try:
@@ -180,10 +183,17 @@ def _check(connection: psycopg.Connection[Any], order: DropOrder, subject: str) 
     return _Table(row.schema, row.name, None if row.same else row.owner)
 
 
-def _compare(connection: Session, manifest: ArchiveManifest, table: _Table, subject: str, *, hurry: bool) -> None:
+def _compare(
+    connection: Session,
+    manifest: ArchiveManifest,
+    table: _Table,
+    columns: Mapping[str, bool],
+    subject: str,
+    *,
+    hurry: bool,
+) -> None:
     """Compare all rows with the archive's. In the caller's transaction, or, where there is none, in one of its own, as
-    the owner. ``hurry``: as for `fingerprint.take`."""
-    columns = restored_table.hashed_columns(connection, manifest)
+    the owner. ``columns``, ``hurry``: as for `fingerprint.take`."""
     now = fingerprint.take(connection, table.schema, table.name, columns, hurry=hurry)
     if now != manifest.fingerprint:
         raise ContentsChanged(

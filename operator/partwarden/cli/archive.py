@@ -232,7 +232,10 @@ def restore(
     """
     if period is not None:
         if url or dsn or listing or parent or manifest_sha256:
-            raise click.UsageError("PERIOD goes with no --manifest, --list, --dsn, --parent or --manifest-sha256")
+            meant = "" if options.known(period) else f"; {period!r} is no period: --manifest names an archive"
+            raise click.UsageError(
+                f"PERIOD goes with no --manifest, --list, --dsn, --parent or --manifest-sha256{meant}"
+            )
         where = Target(policy=policy, context=context, kubeconfig=kubeconfig, namespace=namespace)
         return partition_restore.restore(where, period, target, attach, expire_after, timeout, output)
     if url is None or context or kubeconfig or namespace or expire_after:

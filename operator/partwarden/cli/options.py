@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from ..api.period import Period, meant, parse_period
+from ..api.policy import Table
 from ..api.types import parse_age
+from ..api.validation import check
 from ..errors import InvalidSpec, PartwardenError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,7 +91,10 @@ def table(_context: click.Context, _option: click.Parameter, value: str | None) 
         )
     quoted_schema, plain_schema, quoted_name, plain_name = match.groups()
     schema, name = _text(quoted_schema, plain_schema), _text(quoted_name, plain_name)
-    return {"name": name, **({"schema": schema} if schema else {})}
+    found = {"name": name, **({"schema": schema} if schema else {})}
+    if problems := check(Table, found)[1]:
+        raise click.BadParameter("; ".join(problems))
+    return found
 
 
 def _text(quoted: str | None, plain: str | None) -> str:

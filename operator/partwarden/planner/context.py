@@ -80,7 +80,7 @@ def _check_unit(parent: Parent, column: str, codec: Codec, inventory: Inventory)
     if any(mine.fits(each) for each in values):
         _check_mixed(parent, mine, codec, inventory)
         return
-    likely = keys.fitting(values)
+    likely = keys.likely(values)
     ends = [end for each in inventory.partitions if each.range for end in (each.range.lower, each.range.upper) if end]
     if likely is None and not all(end >= codec.ceiling for end in ends):
         return
@@ -130,7 +130,7 @@ def _codec(spec: TableSpec, inventory: Inventory, parent: Parent, column: str, t
     elif not values or KeyEncoding.UUID_V7 in fitting:
         advice = f"set spec.keyEncoding to {' or '.join(fitting)}, whichever its values are"
     else:
-        advice = _likely(column, type_name, keys.fitting(values))
+        advice = _likely(column, type_name, keys.likely(values))
     needs = " or ".join(TYPES[spec.key_encoding])
     raise errors.UnsupportedKeyType(
         f"{found}, but spec.keyEncoding is {spec.key_encoding}, which needs {needs}: {advice}"

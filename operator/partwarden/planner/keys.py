@@ -49,7 +49,7 @@ class Unit:
 
     name: str
     encoding: KeyEncoding | None = None
-    per_second: int = 0
+    per_second: float = 0
     digits: int = 0
 
     def fits(self, value: int) -> bool:
@@ -74,6 +74,10 @@ UNITS = (
 )
 
 
+DAYS = Unit("days since 1970", per_second=1 / 86_400)
+"""Small numbers, which may be anything beside others: it counts only where all are such, see `likely`."""
+
+
 def numbers(bounds: Iterable[str]) -> list[int]:
     """The whole numbers in PostgreSQL's texts of bounds that tell a unit: neither MINVALUE nor 0, nor the highest."""
     found = [int(each) for text in bounds for each in NUMBER.findall(text)]
@@ -84,6 +88,12 @@ def fitting(values: Iterable[int]) -> Unit | None:
     """The unit that all of them fit; None where there are no values, or none fits."""
     known = list(values)
     return next((unit for unit in UNITS if known and all(unit.fits(each) for each in known)), None)
+
+
+def likely(values: Iterable[int]) -> Unit | None:
+    """The same, of all numbers that a table has."""
+    known = list(values)
+    return fitting(known) or (DAYS if known and all(map(DAYS.fits, known)) else None)
 
 
 # Bounds, as PostgreSQL writes them under ``DateStyle ISO`` and ``TimeZone UTC``.

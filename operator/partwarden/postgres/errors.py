@@ -86,7 +86,7 @@ def _broken_rule(error: psycopg.Error, subject: str, words: str) -> PartwardenEr
 def _missing_right(error: psycopg.Error) -> str:
     """The way out."""
     if error.diag.source_function != ROW_SECURITY:
-        return "grant it to the owner of the table, as whom all is done, or to a login that is no member of that role"
+        return "grant it to the role that is connected, and to the owner of the table, as whom all else is done"
     return (
         "no row may be missed: ALTER TABLE … NO FORCE ROW LEVEL SECURITY where the table is read as its owner, else "
         "ALTER ROLE … BYPASSRLS for the role that reads"
@@ -137,7 +137,7 @@ TLS_DEMANDED = Refusal(
 WRONG_PASSWORD = Refusal(
     errors.AuthenticationFailed,
     r"(password|SASL|LDAP|PAM|RADIUS) authentication failed|no password supplied|no such user|empty password",
-    "correct user and password in the Secret",
+    "correct user and password in the Secret, or the role's VALID UNTIL, if that has passed",
 )
 NOT_LET_IN = Refusal(
     errors.AuthenticationFailed,
@@ -225,7 +225,7 @@ UNANSWERED = (
     ),
     Refusal(
         errors.DatabaseUnreachable,
-        r"refused|unreachable|No route|closed the connection|reset by peer|EOF",
+        r"refused|unreachable|No route|closed the connection|reset by peer|EOF|No such file",
         "start the server, or correct host and port",
     ),
     Refusal(

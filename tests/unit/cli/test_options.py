@@ -47,6 +47,15 @@ def test_what_names_no_table_is_refused_with_the_way_to_quote(text: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [("x" * 64, "name: must have at most 63 characters"), ("pg_catalog.run", "schema: must not be a system schema")],
+)
+def test_what_no_table_of_users_is_called_is_refused_as_in_a_policy(text: str, words: str) -> None:
+    with pytest.raises(click.BadParameter, match=words):
+        options.table(CONTEXT, OPTION, text)
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ("archive", "--dsn", "", "--partition", "run_2020", "--to", ""),

@@ -137,6 +137,7 @@ def test_it_can_be_asked_for_without_waiting(api: ApiServer) -> None:
         (("2019-01", "nope"), "there is no PartitionPolicy 'nope'"),
         (("soon",), "is no period"),
         (("2019-01", "--dsn", "x"), "PERIOD goes with no --manifest"),
+        (("s3://bucket/run_2019", "--dsn", "x"), "is no period: --manifest names an archive"),
         ((), "give PERIOD"),
         (("--manifest", "x", "--list", "-n", "ns"), "give PERIOD"),
     ],
