@@ -31,7 +31,11 @@ from partwarden.controller.archive_status import PHASES, state
 from partwarden.controller.measurements import Measurements
 from partwarden.controller.metrics import families, shown
 from partwarden.controller.restore_parts import DROPPING, KEPT, RESTORED, WAITING
+from partwarden.errors import DatabaseUnreachable
 from partwarden.kube.cache import parse_archive
+from partwarden.status.conditions import broken, failed, make_status, suspended
+from partwarden.status.events import changed
+from partwarden.status.outage import endure
 from support import restore_world
 from support.cluster import CREATED
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER
@@ -161,12 +165,16 @@ def test_a_fleet_is_shown(forged: list[tuple[dict[str, Any], str]], archived: di
     found = []
     for number, (status, zone) in enumerate(forged):
         body = {"metadata": {**meta, "name": f"p{number}"}, "spec": {**SPEC, "timezone": zone}, "status": status}
+        spec = TableSpec.model_validate({**SPEC, "timezone": zone})
         view = policies.view(body, now, [{**archive, "status": archived}])
         assert view.rows(wide=True)
         view.document()
         view.lines({})
-        found.append(Timeline.of(view, now, TableSpec.model_validate({**SPEC, "timezone": zone}), view.status.plan))
+        found.append(Timeline.of(view, now, spec, view.status.plan))
         found[-1].document()
         list(Page(100, "utf-8").lines(found[-1], whole=True))
+        for update in (failed(DatabaseUnreachable("no"), False), broken("KeyError"), suspended()):
+            made = make_status(endure(update, spec, status, 1, now), status, 1, now, "public.run")
+            changed(status, made)
     page(found, "statuses", now)
     list(families((("a", f"p{number}"), False, shown(status)) for number, (status, _) in enumerate(forged)))
