@@ -188,7 +188,7 @@ def _jobs_of_one(stage: Stage) -> Generator[None]:
 
 def made_jobs(stage: Stage) -> Any:
     """The Jobs that the operator has made for the adversary's last archive."""
-    found = stage.batch.list_namespaced_job(stage.adversary).items
+    found: Any = stage.batch.list_namespaced_job(stage.adversary).items
     return [each for each in found if each.metadata.name.startswith(f"{stage.archive}-")]
 
 
@@ -288,7 +288,7 @@ def changed(stage: Stage, name: str, change: Mapping[str, Any]) -> None:
 
 @case("namespace has 1,000 restores at once", "InvalidSpec", "does not exist in this namespace")
 def _restores(stage: Stage) -> Generator[None]:
-    specs = [{"archive": {"name": "none"}}, {"period": "1000..8999"}] * (MANY // 4)
+    specs: list[dict[str, Any]] = [{"archive": {"name": "none"}}, {"period": "1000..8999"}] * (MANY // 4)
     with ThreadPoolExecutor(8) as pool:
         making = [pool.submit(restore, stage, spec) for spec in specs]
         yield
