@@ -14,7 +14,7 @@ from pydantic import Field
 
 from .approval import ApprovedPlan
 from .forecast import Forecast
-from .types import Model
+from .types import Count, Model
 
 MAX_PARTITIONS = 200
 MAX_PLAN = 50
@@ -117,17 +117,17 @@ class PartitionStatus(Model):
     name: str = Field(description="Name, with its schema in front where that is not the table's.")
     from_: From = None
     to: To = None
-    rows: int | None = Field(
+    rows: Count | None = Field(
         None, description="The planner's estimate, two significant digits; absent before the first ANALYZE."
     )
-    bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
+    bytes: Count = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     state: State = Field(
         description="Past, Current, Future; Default, DetachPending; Legacy: the table that was converted; Unmanaged: "
         "not exactly one interval; Expired: older than retention.keepFor; Held: expired and kept by a hold; Detached: "
         "a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
-    oid: int | None = Field(
+    oid: Count | None = Field(
         None,
         description="OID of the table, where it is Expired, Held or Detached: `name@oid` in an annotation means this "
         "very table.",
@@ -158,10 +158,10 @@ class PlannedAction(Model):
     to: To = None
     reason: str = Field(description="Why.")
     lock: str = Field(description="The heaviest lock it takes on something that others use, and on what.")
-    rows: int | None = Field(
+    rows: Count | None = Field(
         None, description="The planner's estimate, two significant digits; absent where it is not known."
     )
-    bytes: int | None = Field(
+    bytes: Count | None = Field(
         None, description="Size on disk with indexes and TOAST, two significant digits; absent for what is not there."
     )
     not_before: Moment = Field(
@@ -198,7 +198,7 @@ class LongAction(Model):
     action: str = Field(description="What is done, as in status.plan, such as DropDetached.")
     object: str = Field(description="The table, with its schema, that it is done to.")
     since: str = Field(description="When it began.", json_schema_extra={"format": "date-time"})
-    bytes: int = Field(description="Size of that table with indexes and TOAST, two significant digits.")
+    bytes: Count = Field(description="Size of that table with indexes and TOAST, two significant digits.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
 
 
@@ -219,7 +219,7 @@ class Largest(Model):
     """The largest partition."""
 
     name: str = Field(description="Name, with its schema in front where that is not the table's.")
-    bytes: int = Field(description="Size on disk with indexes and TOAST, two significant digits.")
+    bytes: Count = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
 
 
@@ -229,28 +229,28 @@ class Summary(Model):
     table: str = Field(description="The table with its schema.")
     key: str = Field(description="The partition key column.")
     interval: str | None = Field(None, description="Length of one partition, also where spec.interval is left out.")
-    partitions: int = Field(description="How many partitions the table has.")
-    managed: int = Field(description="How many of them are exactly one interval.")
-    expired: int | None = Field(
+    partitions: Count = Field(description="How many partitions the table has.")
+    managed: Count = Field(description="How many of them are exactly one interval.")
+    expired: Count | None = Field(
         None, description="How many are older than retention.keepFor; absent without retention."
     )
-    detached: int | None = Field(
+    detached: Count | None = Field(
         None,
         description="How many tables were detached and are there still; none of the other numbers counts them. Absent "
         "without retention.",
     )
-    listed: int = Field(description="How many of the partitions status.partitions shows.")
-    pending: int = Field(description="How many actions are due; status.plan shows them first.")
-    missing: int = Field(description="How many of the wanted ranges no partition holds yet.")
-    rows: int | None = Field(
+    listed: Count = Field(description="How many of the partitions status.partitions shows.")
+    pending: Count = Field(description="How many actions are due; status.plan shows them first.")
+    missing: Count = Field(description="How many of the wanted ranges no partition holds yet.")
+    rows: Count | None = Field(
         None, description="The planner's estimate in all, two significant digits; absent before the first ANALYZE."
     )
-    default_rows: int | None = Field(
+    default_rows: Count | None = Field(
         None,
         description="How many rows the DEFAULT partition holds, counted; a lower limit above 200,000. Absent where "
         "there is none, or they were not counted.",
     )
-    total_bytes: int = Field(description="Size on disk in all, with indexes and TOAST, two significant digits.")
+    total_bytes: Count = Field(description="Size on disk in all, with indexes and TOAST, two significant digits.")
     size: str = Field(description="The same for people, such as 12.3Gi.")
     covered_until: str | None = Field(
         None, description="End of the unbroken coverage that holds now, or MAXVALUE; absent when nothing holds now."

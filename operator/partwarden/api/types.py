@@ -210,6 +210,8 @@ Window = Annotated[str, StringConstraints(max_length=11, pattern=WINDOW), BEGINS
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=IDENTIFIER)]
 """A name in PostgreSQL, unquoted. Its limit is 63 bytes in the server's encoding, so never more characters."""
 
+Count = Annotated[int, Field(ge=0)]
+"""Of a status, which others may write too: nothing has less than none."""
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 """The name of a Kubernetes object."""
 

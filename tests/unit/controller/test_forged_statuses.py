@@ -7,7 +7,7 @@ logged with its traceback, and again each minute, for as long as the object is t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,7 +31,11 @@ from partwarden.controller.archive_status import PHASES, state
 from partwarden.controller.measurements import Measurements
 from partwarden.controller.metrics import families, shown
 from partwarden.controller.restore_parts import DROPPING, KEPT, RESTORED, WAITING
+from partwarden.errors import DatabaseUnreachable
 from partwarden.kube.cache import parse_archive
+from partwarden.status.conditions import broken, failed, make_status, suspended
+from partwarden.status.events import changed
+from partwarden.status.outage import endure
 from support import restore_world
 from support.cluster import CREATED
 from unit.controller.test_archive_reconciler import DONE, KEY, OID, SERVER
@@ -111,19 +115,18 @@ def reports(done: Report) -> st.SearchStrategy[Report | None]:
 SPEC = {"table": {"name": "run"}, "interval": "Month", "retention": {"keepFor": "1y"}}
 
 
-def later() -> Iterator[timedelta]:
-    """Between the reconciles."""
-    yield from (timedelta(0), timedelta(hours=1), timedelta(days=2), timedelta(days=400))
+PAUSES = (timedelta(0), timedelta(hours=1), timedelta(days=2), timedelta(days=400))
+"""Between the reconciles."""
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(ARCHIVES, st.booleans(), st.booleans(), reports(DONE))
 def test_an_archive(forged: dict[str, Any], over: bool, checked: bool, report: Report | None) -> None:
     world = Kept({**KEEP, "verifyEvery": "30d"})
     world.server.put(ARCHIVE_PLURAL, {**world.body, "status": {**(world.body["status"] if over else {}), **forged}})
     if checked:
         world.requests.want_check(KEY, "token")
-    for pause in later():
+    for pause in PAUSES:
         world.now += pause
         world.cache.put(parse_archive(world.body))
         asks(world)
@@ -132,18 +135,18 @@ def test_an_archive(forged: dict[str, Any], over: bool, checked: bool, report: R
             world.end(report, "Complete" if over else "Failed")
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(RESTORES, st.booleans(), st.sampled_from(["archive", "period", "location"]), reports(restore_world.DONE))
 def test_a_restore(forged: dict[str, Any], drops: bool, how: str, report: Report | None) -> None:
-    which: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "archive": {"archive": {"name": "run-2019"}},
         "period": {"period": "2019"},
         "location": {"location": {"destination": {"pvc": {"claimName": "archives"}}, "folder": "a/b"}},
-    }[how]
-    spec = {**which, "policy": {"name": "run"}, "as": {"schema": "old"}, **({"expireAfter": "1d"} if drops else {})}
+    }
+    spec = {**ways[how], "policy": {"name": "run"}, "as": {"schema": "old"}, **({"expireAfter": "1d"} if drops else {})}
     world = restore_world.World(spec)
     world.server.put(RESTORE_PLURAL, {**world.body, "status": forged})
-    for pause in later():
+    for pause in PAUSES:
         world.now += pause
         world.events.seen(world.body)
         world.reconcile()
@@ -151,7 +154,7 @@ def test_a_restore(forged: dict[str, Any], drops: bool, how: str, report: Report
             world.end(report, "Complete" if report and report.ok else "Failed")
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(POLICIES, st.sampled_from(["UTC", "Asia/Tokyo", "America/New_York"])), max_size=3), ARCHIVES)
 def test_a_fleet_is_shown(forged: list[tuple[dict[str, Any], str]], archived: dict[str, Any]) -> None:
     """One tenant's status takes a list, a timeline, a report or metrics from no other."""
@@ -161,12 +164,16 @@ def test_a_fleet_is_shown(forged: list[tuple[dict[str, Any], str]], archived: di
     found = []
     for number, (status, zone) in enumerate(forged):
         body = {"metadata": {**meta, "name": f"p{number}"}, "spec": {**SPEC, "timezone": zone}, "status": status}
+        spec = TableSpec.model_validate({**SPEC, "timezone": zone})
         view = policies.view(body, now, [{**archive, "status": archived}])
         assert view.rows(wide=True)
         view.document()
         view.lines({})
-        found.append(Timeline.of(view, now, TableSpec.model_validate({**SPEC, "timezone": zone}), view.status.plan))
+        found.append(Timeline.of(view, now, spec, view.status.plan))
         found[-1].document()
         list(Page(100, "utf-8").lines(found[-1], whole=True))
+        for update in (failed(DatabaseUnreachable("no"), False), broken("KeyError"), suspended()):
+            made = make_status(endure(update, spec, status, 1, now), status, 1, now, "public.run")
+            changed(status, made)
     page(found, "statuses", now)
     list(families((("a", f"p{number}"), False, shown(status)) for number, (status, _) in enumerate(forged)))
