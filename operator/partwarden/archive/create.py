@@ -22,7 +22,8 @@ from psycopg import errors as pg
 
 from .. import __version__, errors
 from ..api.archive import Fingerprint
-from ..api.retention import Format, OnLargeObjects
+from ..api.retention import Format, KeyEncoding, OnLargeObjects
+from ..planner import keys
 from ..planner.findings import pointing
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
@@ -52,6 +53,9 @@ from .table_lookup import Target
 from .verify import Archive, Progress
 
 SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
+LONGEST_PART = 255
+"""Bytes of one part of a path: file systems take no more."""
+DIGITS = 16
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
@@ -69,7 +73,8 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     with snapshot.holding(info, wanted.partition) as held:
         server = table_state.read(held.connection, wanted.server)
         pgdump.check_version(dumper.version, held.server_version)
-        origin = table_lookup.find_origin(held.connection, held.table)
+        encodings = keys.TYPES if wanted.encoding is KeyEncoding.NATIVE else [wanted.encoding]
+        origin = table_lookup.find_origin(held.connection, held.table, encodings)
         _check(wanted, held, origin, say)
         home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
@@ -126,7 +131,16 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
 def _folder(database: str, parent: TableName | None, partition: TableName) -> str:
     """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
     table = parent or partition
-    return "/".join((_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name)))
+    parts = (_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name))
+    return "/".join(map(_shortened, parts))
+
+
+def _shortened(part: str) -> str:
+    """The end of a part that is too long is instead the digest of the whole."""
+    if len(text := part.encode()) <= LONGEST_PART:
+        return part
+    kept = text[: LONGEST_PART - DIGITS - 1].decode(errors="ignore")
+    return f"{kept}~{hashlib.sha256(text).hexdigest()[:DIGITS]}"
 
 
 def _escaped(name: str) -> str:
@@ -195,8 +209,8 @@ def _write(
         database=held.connection.info.dbname,
         parent=parent or wanted.parent,
         partition=held.table,
-        bounds=origin.bounds or wanted.bounds,
-        key=origin.key or wanted.key,
+        bounds=origin.bounds,
+        key=origin.key,
         columns=description.columns,
         types=description.types,
         parent_ddl=ddl,

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
-from ..api.retention import Compression, Format, OnLargeObjects
+from ..api.retention import Compression, Format, KeyEncoding, OnLargeObjects
 from .manifest import TableName
 
 # What a Job does stands in its environment as one JSON document, without a secret in it. Credentials come beside it,
@@ -65,8 +65,8 @@ class TableToArchive(Written):
     parent: TableName | None = None
     server: str = ""
     """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
-    bounds: tuple[str, str] | None = None
-    key: str | None = None
+    encoding: KeyEncoding = KeyEncoding.NATIVE
+    """Of the key: by it the bounds of a detached table are spelled where none of its constraints does."""
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
     compression: Compression = Compression.ZSTD
     compression_level: int | None = None
