@@ -29,6 +29,7 @@ from partwarden.errors import (
     DumpFailed,
     InsufficientPrivilege,
     PartwardenError,
+    StatementRejected,
     TableChanged,
     TableNotFound,
 )
@@ -314,6 +315,29 @@ def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> No
     make(plain, store, second)
     assert len(errors) == 1
     assert len(manifests(store)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("CREATE EXTENSION lo; ALTER EXTENSION lo ADD TABLE zoo_2020", 'ALTER EXTENSION "lo" DROP TABLE'),
+        ("ALTER TABLE zoo DETACH PARTITION zoo_2020; ALTER TABLE zoo_2020 DROP at, DROP n", "not generated"),
+        (
+            """DO $$BEGIN EXECUTE format('CREATE TYPE large AS ENUM (%s)',
+                 (SELECT string_agg(quote_literal(n::text), ',') FROM generate_series(0, 100000) n)); END$$;
+            ALTER TABLE zoo ADD label large""",
+            "100,001 labels",
+        ),
+    ],
+    ids=["of an extension", "without columns", "of too many labels"],
+)
+def test_a_table_that_no_archive_can_hold_is_refused_with_the_reason(
+    plain: Database, store: Shelf, change: str, words: str
+) -> None:
+    plain.execute(change)
+    with pytest.raises(StatementRejected, match=words):
+        make(plain, store, parent=None)
+    assert store.files() == []
 
 
 def test_a_missing_folder_is_reported(plain: Database, tmp_path: Path) -> None:

@@ -203,6 +203,9 @@ CONSTRAINTS: dict[str, Part] = {
                 "ALTER TABLE zoo ADD CONSTRAINT price_positive CHECK (c_price > 0) NOT ENFORCED", since=18
             ),
             "unique": Change("ALTER TABLE zoo ADD CONSTRAINT price_once UNIQUE (c_price, at)"),
+            "by the name that bounds have meanwhile": (
+                "ALTER TABLE zoo ADD CONSTRAINT partwarden_bounds CHECK (c_price > -100)"
+            ),
         },
     ),
     "held by a CHECK of a function": Part(

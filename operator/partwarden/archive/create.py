@@ -19,12 +19,13 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.sql import SQL
 
 from .. import __version__, errors
 from ..api.archive import Fingerprint
 from ..api.retention import Format, KeyEncoding, OnLargeObjects
 from ..planner import keys
-from ..planner.findings import pointing
+from ..planner.findings import pointing, quoted
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
@@ -52,6 +53,10 @@ from .storage import Store
 from .table_lookup import Target
 from .verify import Archive, Progress
 
+EXTENSION = """
+SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+WHERE d.classid = 'pg_class'::regclass AND d.objid = {} AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+"""
 SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
 LONGEST_PART = 255
 """Bytes of one part of a path: file systems take no more."""
@@ -116,9 +121,14 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
 
 
 def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None:
-    """Check the parent, and for large objects all rows in the snapshot that is archived. Raises `TableChanged`,
-    `LargeObjects`."""
+    """Check the parent, that ``pg_dump`` writes the rows, and for large objects all of them, in the snapshot that is
+    archived. Raises `TableChanged`, `StatementRejected`, `LargeObjects`."""
     table, parent = held.table, origin.parent
+    for (extension,) in run(held.connection, SQL(EXTENSION).format(table.oid))[0]:
+        raise errors.StatementRejected(
+            f"cannot archive {table}: it belongs to extension {extension!r}, and pg_dump leaves out rows of such; "
+            f"ALTER EXTENSION {quoted(extension)} DROP TABLE {quoted(table.schema_)}.{quoted(table.name)} first"
+        )
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
         raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
     columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
@@ -200,6 +210,11 @@ def _write(
 ) -> ArchiveManifest:
     """Write all of the archive but the manifest, which is returned."""
     description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
+    if all(column.generated for column in description.columns):
+        raise errors.StatementRejected(
+            f"cannot archive {held.table}: it has no column that is not generated, so that a dump has nothing to write "
+            "of a row; keep the table"
+        )
     taken, rows, generated = _take(held, info, store, place, description.columns, dumper, dump, say)
     parquet = request.write(wanted, held, store, place, origin, description.columns, taken, say)
     parent = origin.parent

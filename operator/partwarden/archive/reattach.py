@@ -39,7 +39,7 @@ from .table_lookup import describe, moments
 from .table_schema import TableColumn, Types
 
 CHECK = "partwarden_bounds"
-"""Of the loaded table, until it is attached."""
+"""Of the loaded table, until it is attached; with more behind it where the parent has a constraint of that name."""
 LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
@@ -61,6 +61,14 @@ class Parentage:
     @property
     def parent(self) -> Parent:
         return parent_of(self.inventory)
+
+    @property
+    def check(self) -> str:
+        """The name of the CHECK by which the loaded table is held to its bounds."""
+        taken, name = {rule.name for rule in self.definition.rules}, CHECK
+        while name in taken:
+            name += "_"
+        return name
 
 
 def check(
@@ -140,7 +148,7 @@ def loader(source: Source, types: Types, parentage: Parentage, schema: str, name
     """Load into a table with the columns that the parent has now, held to the bounds."""
     bounds, (key,) = source.manifest.bounds, parentage.parent.key
     assert bounds is not None
-    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), CHECK, key, bounds)
+    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), parentage.check, key, bounds)
     wanted = tuple(_column(each, types) for each in parentage.columns)
     before: list[sql.SQL | sql.Composed] = [*parentage.definition.before, held]
     return Loader(source, types, schema, name, wanted, say, before, parentage.inventory.template)
@@ -195,12 +203,12 @@ class NewTable(NamedTuple):
 
 
 def join(
-    connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str, deadline: float
+    connection: Session, parentage: Parentage, manifest: ArchiveManifest, schema: str, name: str, deadline: float
 ) -> None:
     """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction. Locks are waited
     for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy`,
     `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone."""
-    subject = f"cannot attach table {schema}.{name}"
+    subject, inventory = f"cannot attach table {schema}.{name}", parentage.inventory
     others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(
         f"{LOCK_TIMEOUT_HEAVY if len(others) > 1 else LOCK_TIMEOUT}ms",
@@ -210,7 +218,7 @@ def join(
     def attempt() -> None:
         try:
             with connection.transaction():
-                _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
+                _attempt(connection, parentage, manifest, NewTable(schema, name), timeouts)
         except pg.QueryCanceled:
             raise CannotAttach(
                 f"{subject}: PostgreSQL must read DEFAULT, or tables that foreign keys join, while others wait, and "
@@ -232,11 +240,11 @@ def join(
 
 
 def _attempt(
-    connection: Session, inventory: Inventory, manifest: ArchiveManifest, new: NewTable, timeouts: sql.Composed
+    connection: Session, parentage: Parentage, manifest: ArchiveManifest, new: NewTable, timeouts: sql.Composed
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
-    parent, table = parent_of(inventory), ddl.relation(new)
+    inventory, parent, table = parentage.inventory, parentage.parent, ddl.relation(new)
     assert manifest.bounds is not None
     named = sql.SQL(BY_NAME).format(parent.schema, parent.name)
     _, ((mine,),), found = run(connection, timeouts, advisory(parent.oid), named)
@@ -261,7 +269,7 @@ def _attempt(
         *ddl.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
-        sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(CHECK)),
+        sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(parentage.check)),
         *ddl.after_attach(inventory.template, new),
     )
 

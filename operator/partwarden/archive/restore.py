@@ -202,7 +202,7 @@ def _load_and_attach(
         if column.generated and column.name in plain
     )
     say(f"attaching it to {parent}")
-    reattach.join(types.connection, parentage.inventory, manifest, schema, name, time.monotonic() + patience)
+    reattach.join(types.connection, parentage, manifest, schema, name, time.monotonic() + patience)
     return Restored(schema, name, manifest.rows, str(parent), tuple(types.made), left_off)
 
 
