@@ -208,6 +208,27 @@ CONSTRAINTS: dict[str, Part] = {
             ),
         },
     ),
+    "longer than allowed": Part(
+        columns={
+            "c_short": "varchar(20)",
+            "c_wide": "numeric(9,3)[]",
+            "c_exact": "numeric(9,3)",
+            "c_blank": "char(20)",
+        },
+        values={
+            "c_short": "'long text ' || n",
+            "c_wide": "ARRAY[n / 7.0]",
+            "c_exact": "n / 7.0",
+            "c_blank": "'x ' || n",
+        },
+        changes={
+            "nothing": "",
+            # What is said to spare the reading of a large table.
+            "by an edit of the catalog": """UPDATE pg_attribute SET atttypmod = CASE
+                WHEN attname IN ('c_short', 'c_blank') THEN 7 ELSE ((5 << 16) | 1) + 4 END
+                WHERE attname IN ('c_short', 'c_blank', 'c_exact', 'c_many_exact')""",
+        },
+    ),
     "held by a CHECK of a function": Part(
         before=_function("okay", "n int", "bool", "SELECT n > 0"),
         columns={"c_number": "int CONSTRAINT number_okay CHECK (public.okay(c_number))"},

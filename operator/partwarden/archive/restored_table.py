@@ -184,7 +184,11 @@ class Loader:
             )
         hashed = hashed_columns(self.connection, self.manifest)
         plain = tuple(
-            TableColumn(column.name, self.types.sql(column) if hashed[column.name] else sql.SQL(TEXT))
+            # Without a length: values may be older than that.
+            TableColumn(
+                column.name,
+                self.types.sql(column.model_copy(update={"typmod": -1})) if hashed[column.name] else sql.SQL(TEXT),
+            )
             for column in self.manifest.columns
             if column.name in hashed
         )
@@ -277,7 +281,7 @@ class Loader:
 
     def _fitting(self, plain: TableColumn, wanted: TableColumn | None, archived: Column) -> TableColumn:
         """The column with its type, or with what a domain is made from, where all its values fit that."""
-        for candidate in self._candidates(wanted, archived) if plain.type.as_string() == TEXT else ():
+        for candidate in self._candidates(wanted, archived) if wanted is None or wanted.type != plain.type else ():
             others = self._ask(OTHER_VALUES, plain.name, type=candidate)
             if others == 0:
                 collation = wanted.collation if wanted is not None and candidate == wanted.type else None

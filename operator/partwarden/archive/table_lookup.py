@@ -270,7 +270,8 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
     query = SQL(COLUMNS).format(oid=oid, expression=ddl.bounded("pg_get_expr(d.adbin, d.adrelid)"))
     _, rows = run(connection, "SET LOCAL quote_all_identifiers = off", query)
     for row in rows:
-        ddl.check_text(f"cannot archive: the expression of generated column {row.name!r}", row.expression)
+        subject = f"cannot archive: the expression of generated column {row.name!r}"
+        ddl.check_text(subject, row.expression, "ALTER COLUMN … DROP EXPRESSION keeps its values")
     columns = tuple(Column(**row._asdict()) for row in rows)
     types: list[UserType] = []
     seen: set[int] = set()
@@ -282,7 +283,8 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
         query = SQL(TYPE).format(oid=oid, expression=ddl.bounded("pg_get_expr(c.conbin, 0)"))
         ((row,),) = run(connection, query)
         for check in row.checks:
-            ddl.check_text(f"cannot archive: CHECK {check['name']!r} of {row.name}", check["expression"])
+            subject = f"cannot archive: CHECK {check['name']!r} of {row.name}"
+            ddl.check_text(subject, check["expression"], "have it call a function instead")
         if len(row.labels) > MOST_LABELS:
             raise StatementRejected(
                 f"cannot archive: enum {row.name} has {len(row.labels):,} labels, and a manifest takes "
