@@ -19,7 +19,14 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from ..api.policy import TableSpec
-from ..errors import AnotherOperator, CannotAttach, InsufficientPrivilege, NotOwner, TableNotFound
+from ..errors import (
+    AnotherOperator,
+    CannotAttach,
+    InsufficientPrivilege,
+    NotOwner,
+    StatementRejected,
+    TableNotFound,
+)
 from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.findings import quoted
@@ -149,16 +156,23 @@ def loader(source: Source, types: Types, parentage: Parentage, schema: str, name
     bounds, (key,) = source.manifest.bounds, parentage.parent.key
     assert bounds is not None
     held = table_schema.hold_to_bounds(sql.Identifier(schema, name), parentage.check, key, bounds)
-    wanted = tuple(_column(each, types) for each in parentage.columns)
+    wanted = tuple(_column(each, types, parentage.parent) for each in parentage.columns)
     before: list[sql.SQL | sql.Composed] = [*parentage.definition.before, held]
     return Loader(source, types, schema, name, wanted, say, before, parentage.inventory.template)
 
 
-def _column(column: Column, types: Types) -> TableColumn:
-    """As the parent has it: its text is the server's own."""
+def _column(column: Column, types: Types, parent: Parent) -> TableColumn:
+    """As the parent has it: its text is the server's own. Raises `CannotAttach` where its owner may not use it."""
+    try:
+        type_ = types.sql(column)
+    except StatementRejected as error:
+        raise CannotAttach(
+            f"cannot attach to {parent}: column {column.name!r}: {error}; grant its owner {parent.owner!r} USAGE on "
+            f"that schema, or {AS_OWN}"
+        ) from None
     expression = sql.SQL(column.expression) if column.generated else None
     collation = sql.SQL(column.collation) if column.collation else None
-    return TableColumn(column.name, types.sql(column), collation, expression, column.generated or "s")
+    return TableColumn(column.name, type_, collation, expression, column.generated or "s")
 
 
 def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> CannotAttach:

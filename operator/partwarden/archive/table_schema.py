@@ -156,8 +156,9 @@ class Types:
         except (pg.SyntaxError, pg.InvalidName, pg.DataError) as error:
             words = f"{of.type[:80]!r} of the manifest is not a name of a type: {message(error)}"
             raise ArchiveDamaged(words) from None
-        except pg.InsufficientPrivilege:
+        except pg.InsufficientPrivilege as error:
             # The role may not see its schema.
+            self.missing.setdefault(bare, message(error))
             return None
         # Where there is none, PostgreSQL says a word for it.
         return None if found in (None, "-", "???") else SQL(found)
