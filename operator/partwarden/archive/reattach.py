@@ -56,6 +56,18 @@ NOW_AND_OID = "SELECT clock_timestamp(), {}::regclass::oid::int8"
 CREATES = "SELECT has_schema_privilege({owner}, {schema}, 'CREATE')"
 AS_OWN = "leave out --attach to load it as a table of its own"
 
+# ATTACH makes foreign keys itself, and says of rows that refer to none neither which nor how many they are.
+REFERENCES = """
+SELECT k.conname AS name, string_agg(format('%I', a.attname), ', ' ORDER BY u.place) AS columns,
+       format('%s AND NOT EXISTS (SELECT FROM %s r WHERE %s)',
+              string_agg(format('t.%I IS NOT NULL', a.attname), ' AND ' ORDER BY u.place), k.confrelid::regclass,
+              string_agg(format('r.%I = t.%I', b.attname, a.attname), ' AND ' ORDER BY u.place)) AS broken
+FROM pg_constraint k, unnest(k.conkey, k.confkey) WITH ORDINALITY u(own, other, place)
+JOIN pg_attribute a ON a.attnum = u.own JOIN pg_attribute b ON b.attnum = u.other
+WHERE k.conrelid = {parent} AND k.contype = 'f' AND a.attrelid = k.conrelid AND b.attrelid = k.confrelid
+GROUP BY k.oid, k.conname, k.confrelid ORDER BY k.conname
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Parentage:
@@ -239,7 +251,8 @@ def join(
                 "gave up; with a CHECK on DEFAULT that excludes the bounds it need not read that one"
             ) from None
         except UNFIT as error:
-            raise CannotAttach(f"{subject}: {message(error)}; {AS_OWN}") from None
+            orphans = _orphans(connection, parentage, NewTable(schema, name), error)
+            raise CannotAttach(f"{subject}: {message(error)}{orphans}; {AS_OWN}") from None
 
     # Whatever fails in an attempt is undone by its own savepoint.
     retry_locks(
@@ -251,6 +264,27 @@ def join(
         longest=math.inf,
         rollback=lambda it: None,
     )
+
+
+def _orphans(connection: Session, parentage: Parentage, new: NewTable, error: psycopg.Error) -> str:
+    """For a message: how many rows refer to none by the foreign key that ATTACH has named, where that can be counted.
+    Raises psycopg's errors where the connection is lost."""
+    if not isinstance(error, pg.ForeignKeyViolation):
+        return ""
+    try:
+        with connection.transaction():
+            keys = run(connection, sql.SQL(REFERENCES).format(parent=parentage.parent.oid))[0]
+            for key in (each for each in keys if each.name == error.diag.constraint_name):
+                count = sql.SQL("SELECT count(*) FROM ONLY {} t WHERE {}").format(
+                    ddl.relation(new), sql.SQL(key.broken)
+                )
+                (((rows,),),) = run(connection, count)
+                return f", in {rows:,} rows, by column {key.columns}"
+    except psycopg.Error:
+        # The owner of the table may have no right to read the other.
+        if connection.closed:
+            raise
+    return ""
 
 
 def _attempt(
