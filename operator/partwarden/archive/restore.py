@@ -227,6 +227,9 @@ def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
                     f"{subject}: database {connection.info.dbname!r} of encoding {encoding} has not all characters of "
                     f"it: {message(error)}; restore it into a database of encoding UTF8"
                 ) from None
+            # Where it was said: by a function of an event trigger, say.
+            where = (error.diag.context or "").partition("\n")[0][:200]
+            words = f"{message(error)}, in {where}" if where else message(error)
             raise StatementRejected(
-                f"{subject}: PostgreSQL refused a statement: {message(error)} (SQLSTATE {state or 'none'})"
+                f"{subject}: PostgreSQL refused a statement: {words} (SQLSTATE {state or 'none'})"
             ) from None
