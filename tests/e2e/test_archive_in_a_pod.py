@@ -72,8 +72,6 @@ class Stand:
             id="a1",
             parent=TableName(schema_="public", name="run", oid=parent),
             partition=TableName(schema_="public", name="run_2020", oid=partition),
-            bounds=("2020-01-01 00:00:00+00", "2021-01-01 00:00:00+00"),
-            key="at",
             destination=Destination(pvc=PVC(claim_name=jobs.CLAIM)),
             location=proven.location if proven else "",
             sha256=proven.sha256 if proven else "",

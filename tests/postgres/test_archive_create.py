@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from partwarden.archive import pgdump
 from partwarden.archive.create import archive, check
 from partwarden.archive.folder import Folder
 from partwarden.archive.job_order import JobSpec, Report, Task
-from partwarden.archive.manifest import DATA, MANIFEST, ArchiveManifest, TableName
+from partwarden.archive.manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, TableName
 from partwarden.archive.storage import Store
 from partwarden.errors import (
     AnotherOperator,
@@ -30,6 +29,7 @@ from partwarden.errors import (
     DumpFailed,
     InsufficientPrivilege,
     PartwardenError,
+    StatementRejected,
     TableChanged,
     TableNotFound,
 )
@@ -118,15 +118,6 @@ def test_a_detached_table_is_archived(plain: Database, store: Shelf) -> None:
     (manifest,) = manifests(store)
     assert (manifest.parent, manifest.bounds, manifest.key, manifest.rows) == (None, None, None, 12)
     assert again(report, plain, store).ok
-    given: dict[str, Any] = {
-        "bounds": ("2020-01-01", "2021-01-01"),
-        "key": "at",
-        "parent": order().parent,
-        "id": "0002",
-    }
-    make(plain, store, **given)
-    (known,) = (each for each in manifests(store) if each.id == "0002")
-    assert (known.parent, known.bounds, known.key) == (given["parent"], given["bounds"], "at")
 
 
 def test_an_archive_does_not_depend_on_the_roles_settings(plain: Database, store: Shelf) -> None:
@@ -272,6 +263,30 @@ def test_an_archive_interrupted_anywhere_is_completed_by_the_next_attempt(
     assert len(manifests(store)) == 1
 
 
+@pytest.mark.parametrize("moment", [f"{when} {GENERATED}" for when in ("before", "during", "after")])
+def test_an_archive_interrupted_at_its_generated_values_is_completed_by_the_next_attempt(
+    pg_database: Database, store: Shelf, moment: str
+) -> None:
+    """Killed before the object is whole, and between that and the manifest: what is left counts for nothing."""
+    specimen = zoo.build(pg_database, "generated")
+
+    def attempt() -> Report:
+        return archive(order(specimen), from_dsn(pg_database.dsn), store, lambda line: None)
+
+    def die() -> None:
+        raise Killed
+
+    store.moment, store.what = moment, die
+    with pytest.raises(Killed):
+        attempt()
+    assert store.moment == ""
+    assert manifests(store) == []
+    assert len(store.files(GENERATED)) == (1 if moment.startswith("after") else 0)
+    report = attempt()
+    assert again(report, pg_database, store, partition=order(specimen).partition).ok
+    assert [each.generated is not None for each in manifests(store)] == [True]
+
+
 @everywhere("moment", MOMENTS[:4], ())
 def test_a_lost_connection_proves_nothing(plain: Database, store: Shelf, moment: str) -> None:
     store.moment, store.what = moment, lambda: kill_others(plain)
@@ -300,6 +315,29 @@ def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> No
     make(plain, store, second)
     assert len(errors) == 1
     assert len(manifests(store)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("CREATE EXTENSION lo; ALTER EXTENSION lo ADD TABLE zoo_2020", 'ALTER EXTENSION "lo" DROP TABLE'),
+        ("ALTER TABLE zoo DETACH PARTITION zoo_2020; ALTER TABLE zoo_2020 DROP at, DROP n", "not generated"),
+        (
+            """DO $$BEGIN EXECUTE format('CREATE TYPE large AS ENUM (%s)',
+                 (SELECT string_agg(quote_literal(n::text), ',') FROM generate_series(0, 100000) n)); END$$;
+            ALTER TABLE zoo ADD label large""",
+            "100,001 labels",
+        ),
+    ],
+    ids=["of an extension", "without columns", "of too many labels"],
+)
+def test_a_table_that_no_archive_can_hold_is_refused_with_the_reason(
+    plain: Database, store: Shelf, change: str, words: str
+) -> None:
+    plain.execute(change)
+    with pytest.raises(StatementRejected, match=words):
+        make(plain, store, parent=None)
+    assert store.files() == []
 
 
 def test_a_missing_folder_is_reported(plain: Database, tmp_path: Path) -> None:

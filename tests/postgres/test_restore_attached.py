@@ -156,7 +156,11 @@ MISFITS: dict[str, tuple[str, type[PartwardenError], str]] = {
     "a column is another": ("ALTER TABLE zoo ALTER id TYPE int", CannotAttach, "'id' of the archive is bigint"),
     "an overlap": (OVERLAP, CannotAttach, r"partition public\.other .* holds what the archive held"),
     "rows in DEFAULT": (DEFAULT, CannotAttach, "cannot attach table"),
-    "rows that it refers to are gone": ("DELETE FROM species WHERE id = 3", CannotAttach, "foreign key"),
+    "rows that it refers to are gone": (
+        "DELETE FROM species WHERE id = 3",
+        CannotAttach,
+        "foreign key .*, in 7 rows, by column species; leave out --attach",
+    ),
     "a CHECK that is new": ("ALTER TABLE zoo ADD CHECK (note <> 'quiet')", PartwardenError, "check"),
     "no such table": ("ALTER TABLE zoo RENAME TO elsewhere", TableNotFound, "--parent"),
     "another key": (

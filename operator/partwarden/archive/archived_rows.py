@@ -10,6 +10,7 @@ in the order of the rows of the dump, in COPY's text format; compressed by gzip.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import zlib
@@ -218,14 +219,55 @@ def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
+LONGEST_LINE = 1 << 30
+"""Bytes of one: PostgreSQL reads none that is longer."""
+
+
+class _Lines:
+    """Puts lines together. Each piece is copied once, however long a line is."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+        self.held = 0
+        """Bytes of the line that has not ended."""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that end in the piece, without their ends. Raises `ProofFailed`."""
+        first, *others = piece.split(b"\n")
+        self._begun.append(first)
+        self.held += len(first)
+        if self.held > LONGEST_LINE:
+            raise ProofFailed(f"the archive holds a line of more than {LONGEST_LINE:,} bytes: no table has such a row")
+        if not others:
+            return []
+        *whole, last = others
+        line = b"".join(self._begun)
+        self._begun, self.held = [last], len(last)
+        return [line, *whole]
+
+
 def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[bytes]:
-    """The object's lines, without their ends. At the end raises `ArchiveDamaged` where the object is not what was
-    written, and `ProofFailed` where it does not hold the values that were archived."""
-    written, content, held = Digest(), Digest(), b""
+    """The object's lines, without their ends. Raises as `proven`, and `ProofFailed` where the last has none."""
+    reader = _Lines()
+    for piece in proven(chunks, data, rows):
+        yield from reader.feed(piece)
+    if reader.held:
+        raise ProofFailed("the last line of the generated values breaks off")
+
+
+def proven(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[bytes]:
+    """The object's text piece by piece, however long its lines are. At the end raises `ArchiveDamaged` where the object
+    is not what was written, and `ProofFailed` where it does not hold the values that were archived."""
+    written, content = Digest(), Digest()
+
+    def packed() -> Iterator[bytes]:
+        for chunk in written.through(chunks):
+            if written.size > data.bytes:
+                raise ArchiveDamaged(f"the generated values have more than the {data.bytes} bytes that were written")
+            yield chunk
+
     try:
-        for piece in content.through(_unpacked(written.through(chunks))):
-            *whole, held = (held + piece).split(b"\n")
-            yield from whole
+        yield from valid_text(content.through(_unpacked(packed())), content, data.columns)
     except zlib.error as error:
         raise ArchiveDamaged(f"the generated values are no gzip: {error}") from None
     if (written.size, written.sha256) != (data.bytes, data.sha256):
@@ -233,11 +275,38 @@ def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[b
             f"the generated values have {written.size} bytes and the sha256 {written.sha256}, but {data.bytes} and "
             f"{data.sha256} were written"
         )
-    if held or (content.lines, content.sha256) != (rows, data.copy_sha256):
+    if (content.lines, content.sha256) != (rows, data.copy_sha256):
         raise ProofFailed(
             f"the generated values were read back: {content.lines} lines of the digest {content.sha256}, archived were "
             f"{rows} of {data.copy_sha256}"
         )
+
+
+def valid_text(pieces: Iterable[bytes], content: Digest, columns: Sequence[str]) -> Iterator[bytes]:
+    """The same pieces of rows, which ``content`` has counted. Raises `ProofFailed` where one is no UTF-8: PostgreSQL
+    writes such a value where its type lets it, as "char" does up to 15, and reads it nowhere."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    pending = first = 0
+    for piece in pieces:
+        if pending or not piece.isascii():
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(piece[: max(0, error.start - pending)], first, columns) from None
+            pending = len(decoder.getstate()[0])
+        first = content.lines
+        yield piece
+
+
+def _not_utf8(before: bytes, first: int, columns: Sequence[str]) -> ProofFailed:
+    """``before``: what stands in the piece before the bytes; ``first``: rows that ended before the piece."""
+    *ended, row = before.split(b"\n")
+    place = row.count(b"\t") if ended or not first else len(columns)
+    column = f"in column {columns[place]!r} " if place < len(columns) else ""
+    return ProofFailed(
+        f"row {first + len(ended) + 1:,} holds {column}bytes that are not text in UTF-8: they can be archived, and not "
+        "be restored; correct such values first"
+    )
 
 
 def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -261,10 +330,9 @@ def beside(
     `ProofFailed` where there are more rows than values, or columns that the object has not."""
     if missing := [name for name in names if name not in data.columns]:
         raise ProofFailed(f"the archive holds no values of the generated column {missing[0]!r}")
-    places, held = [data.columns.index(name) for name in names], b""
+    places, reader = [data.columns.index(name) for name in names], _Lines()
     for chunk in rows:
-        *whole, held = (held + chunk).split(b"\n")
-        yield b"".join(_joined(row, values, places) for row in whole)
+        yield b"".join(_joined(row, values, places) for row in reader.feed(chunk))
     # Read to the end, where it is proven.
     for _ in values:
         raise ProofFailed("the archive holds more generated values than rows")

@@ -19,11 +19,13 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.sql import SQL
 
 from .. import __version__, errors
 from ..api.archive import Fingerprint
-from ..api.retention import Format, OnLargeObjects
-from ..planner.findings import pointing
+from ..api.retention import Format, KeyEncoding, OnLargeObjects
+from ..planner import keys
+from ..planner.findings import pointing, quoted
 from ..postgres import fingerprint, large_objects, table_state
 from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
@@ -51,7 +53,14 @@ from .storage import Store
 from .table_lookup import Target
 from .verify import Archive, Progress
 
+EXTENSION = """
+SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+WHERE d.classid = 'pg_class'::regclass AND d.objid = {} AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+"""
 SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
+LONGEST_PART = 255
+"""Bytes of one part of a path: file systems take no more."""
+DIGITS = 16
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
@@ -69,7 +78,8 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
     with snapshot.holding(info, wanted.partition) as held:
         server = table_state.read(held.connection, wanted.server)
         pgdump.check_version(dumper.version, held.server_version)
-        origin = table_lookup.find_origin(held.connection, held.table)
+        encodings = keys.TYPES if wanted.encoding is KeyEncoding.NATIVE else [wanted.encoding]
+        origin = table_lookup.find_origin(held.connection, held.table, encodings)
         _check(wanted, held, origin, say)
         home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
@@ -111,9 +121,14 @@ def check(order: JobSpec, info: ConnectionInfo | None, store: Store) -> Report:
 
 
 def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None:
-    """Check the parent, and for large objects all rows in the snapshot that is archived. Raises `TableChanged`,
-    `LargeObjects`."""
+    """Check the parent, that ``pg_dump`` writes the rows, and for large objects all of them, in the snapshot that is
+    archived. Raises `TableChanged`, `StatementRejected`, `LargeObjects`."""
     table, parent = held.table, origin.parent
+    for (extension,) in run(held.connection, SQL(EXTENSION).format(table.oid))[0]:
+        raise errors.StatementRejected(
+            f"cannot archive {table}: it belongs to extension {extension!r}, and pg_dump leaves out rows of such; "
+            f"ALTER EXTENSION {quoted(extension)} DROP TABLE {quoted(table.schema_)}.{quoted(table.name)} first"
+        )
     if parent and wanted.parent and (parent.schema_, parent.name) != (wanted.parent.schema_, wanted.parent.name):
         raise errors.TableChanged(f"{wanted.partition} is a partition of {parent}, not of {wanted.parent}")
     columns = large_objects.columns(held.connection, table.oid, table.schema_, table.name)
@@ -126,7 +141,16 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
 def _folder(database: str, parent: TableName | None, partition: TableName) -> str:
     """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
     table = parent or partition
-    return "/".join((_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name)))
+    parts = (_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name))
+    return "/".join(map(_shortened, parts))
+
+
+def _shortened(part: str) -> str:
+    """The end of a part that is too long is instead the digest of the whole."""
+    if len(text := part.encode()) <= LONGEST_PART:
+        return part
+    kept = text[: LONGEST_PART - DIGITS - 1].decode(errors="ignore")
+    return f"{kept}~{hashlib.sha256(text).hexdigest()[:DIGITS]}"
 
 
 def _escaped(name: str) -> str:
@@ -186,6 +210,11 @@ def _write(
 ) -> ArchiveManifest:
     """Write all of the archive but the manifest, which is returned."""
     description, dump = table_lookup.describe(held.connection, held.table.oid), Digest()
+    if all(column.generated for column in description.columns):
+        raise errors.StatementRejected(
+            f"cannot archive {held.table}: it has no column that is not generated, so that a dump has nothing to write "
+            "of a row; keep the table"
+        )
     taken, rows, generated = _take(held, info, store, place, description.columns, dumper, dump, say)
     parquet = request.write(wanted, held, store, place, origin, description.columns, taken, say)
     parent = origin.parent
@@ -195,8 +224,8 @@ def _write(
         database=held.connection.info.dbname,
         parent=parent or wanted.parent,
         partition=held.table,
-        bounds=origin.bounds or wanted.bounds,
-        key=origin.key or wanted.key,
+        bounds=origin.bounds,
+        key=origin.key,
         columns=description.columns,
         types=description.types,
         parent_ddl=ddl,

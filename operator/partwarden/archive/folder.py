@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,10 +68,14 @@ class Folder:
         with self._translating(key):
             self._is_there()
             try:
-                file = (self.root / key).open("rb")
+                # Not waiting for the writer of a pipe.
+                descriptor = os.open(self.root / key, os.O_RDONLY | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError):
                 raise errors.ArchiveDamaged(f"{self.url(key)} is not there") from None
-        with file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise errors.ArchiveDamaged(f"{self.url(key)} is not a file")
+        with os.fdopen(descriptor, "rb") as file:
             while True:
                 with self._translating(key):
                     chunk = file.read(CHUNK)

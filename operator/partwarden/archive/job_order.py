@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from ..api.archive import Fingerprint, Written
 from ..api.database import Connection
 from ..api.destination import Destination
-from ..api.retention import Compression, Format, OnLargeObjects
+from ..api.retention import Compression, Format, KeyEncoding, OnLargeObjects
 from ..api.status import MAX_REASON
 from .manifest import TableName
 
@@ -67,8 +67,8 @@ class TableToArchive(Written):
     parent: TableName | None = None
     server: str = ""
     """The server and database that the table is of, as `inventory.Server.identity`: no other may answer. Empty: any."""
-    bounds: tuple[str, str] | None = None
-    key: str | None = None
+    encoding: KeyEncoding = KeyEncoding.NATIVE
+    """Of the key: by it the bounds of a detached table are spelled where none of its constraints does."""
     large_objects: OnLargeObjects = OnLargeObjects.REFUSE
     compression: Compression = Compression.ZSTD
     compression_level: int | None = None

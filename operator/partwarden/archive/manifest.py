@@ -38,8 +38,9 @@ TOKEN = re.compile(
       | [-+*/<>=~!@#%^&|`?]+""",
     re.VERBOSE,
 )
-STATEMENTS = frozenset({"select", "table", "with", "values", "insert", "update", "delete", "merge", "copy"})
-"""Words that begin a query: PostgreSQL lets none stand in the expressions of columns and CHECKs."""
+QUERIES = frozenset({"select", "table", "with", "values"})
+"""Words that begin a query behind a parenthesis: PostgreSQL lets none stand in the expressions of columns and CHECKs.
+Elsewhere they are others: of ``timestamp with time zone``, say."""
 PAIRS = {"(": ")", "[": "]"}
 CLOSING = tuple(PAIRS.values())
 QUOTING = "'\"eEbBxXnN"
@@ -59,7 +60,7 @@ def is_expression(text: str) -> bool:
     """Whether the text, put between parentheses, stays between them. Takes time in proportion to its length."""
     if not text.strip() or len(text) > LONGEST:
         return False
-    open_, position = [], 0
+    open_, position, before = [], 0, "("
     while position < len(text):
         token = TOKEN.match(text, position)
         if token is None:
@@ -68,8 +69,9 @@ def is_expression(text: str) -> bool:
         # Inside quotes a comment's beginning is text like any other.
         if words[0] not in QUOTING and ("--" in words or "/*" in words):
             return False
-        if token["word"] and words.lower() in STATEMENTS:
+        if before == "(" and token["word"] and words.lower() in QUERIES:
             return False
+        before = words if words.strip() else before
         if words in PAIRS:
             open_.append(PAIRS[words])
         elif (words in CLOSING and (not open_ or open_.pop() != words)) or (words == "," and not open_):

@@ -19,7 +19,14 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from ..api.policy import TableSpec
-from ..errors import AnotherOperator, CannotAttach, InsufficientPrivilege, NotOwner, TableNotFound
+from ..errors import (
+    AnotherOperator,
+    CannotAttach,
+    InsufficientPrivilege,
+    NotOwner,
+    StatementRejected,
+    TableNotFound,
+)
 from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.findings import quoted
@@ -39,7 +46,7 @@ from .table_lookup import describe, moments
 from .table_schema import TableColumn, Types
 
 CHECK = "partwarden_bounds"
-"""Of the loaded table, until it is attached."""
+"""Of the loaded table, until it is attached; with more behind it where the parent has a constraint of that name."""
 LIMIT_DEFAULT, LIMIT_JOINED = "3s", "60s"
 """How long ATTACH may take where others wait for it: for DEFAULT, or for tables that foreign keys join."""
 UNFIT = (pg.CheckViolation, pg.ForeignKeyViolation, pg.InvalidObjectDefinition, pg.DatatypeMismatch)
@@ -48,6 +55,18 @@ SET_TIMEOUTS = "SELECT set_config('lock_timeout', {}, true), set_config('stateme
 NOW_AND_OID = "SELECT clock_timestamp(), {}::regclass::oid::int8"
 CREATES = "SELECT has_schema_privilege({owner}, {schema}, 'CREATE')"
 AS_OWN = "leave out --attach to load it as a table of its own"
+
+# ATTACH makes foreign keys itself, and says of rows that refer to none neither which nor how many they are.
+REFERENCES = """
+SELECT k.conname AS name, string_agg(format('%I', a.attname), ', ' ORDER BY u.place) AS columns,
+       format('%s AND NOT EXISTS (SELECT FROM %s r WHERE %s)',
+              string_agg(format('t.%I IS NOT NULL', a.attname), ' AND ' ORDER BY u.place), k.confrelid::regclass,
+              string_agg(format('r.%I = t.%I', b.attname, a.attname), ' AND ' ORDER BY u.place)) AS broken
+FROM pg_constraint k, unnest(k.conkey, k.confkey) WITH ORDINALITY u(own, other, place)
+JOIN pg_attribute a ON a.attnum = u.own JOIN pg_attribute b ON b.attnum = u.other
+WHERE k.conrelid = {parent} AND k.contype = 'f' AND a.attrelid = k.conrelid AND b.attrelid = k.confrelid
+GROUP BY k.oid, k.conname, k.confrelid ORDER BY k.conname
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +80,14 @@ class Parentage:
     @property
     def parent(self) -> Parent:
         return parent_of(self.inventory)
+
+    @property
+    def check(self) -> str:
+        """The name of the CHECK by which the loaded table is held to its bounds."""
+        taken, name = {rule.name for rule in self.definition.rules}, CHECK
+        while name in taken:
+            name += "_"
+        return name
 
 
 def check(
@@ -140,17 +167,24 @@ def loader(source: Source, types: Types, parentage: Parentage, schema: str, name
     """Load into a table with the columns that the parent has now, held to the bounds."""
     bounds, (key,) = source.manifest.bounds, parentage.parent.key
     assert bounds is not None
-    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), CHECK, key, bounds)
-    wanted = tuple(_column(each, types) for each in parentage.columns)
+    held = table_schema.hold_to_bounds(sql.Identifier(schema, name), parentage.check, key, bounds)
+    wanted = tuple(_column(each, types, parentage.parent) for each in parentage.columns)
     before: list[sql.SQL | sql.Composed] = [*parentage.definition.before, held]
     return Loader(source, types, schema, name, wanted, say, before, parentage.inventory.template)
 
 
-def _column(column: Column, types: Types) -> TableColumn:
-    """As the parent has it: its text is the server's own."""
+def _column(column: Column, types: Types, parent: Parent) -> TableColumn:
+    """As the parent has it: its text is the server's own. Raises `CannotAttach` where its owner may not use it."""
+    try:
+        type_ = types.sql(column)
+    except StatementRejected as error:
+        raise CannotAttach(
+            f"cannot attach to {parent}: column {column.name!r}: {error}; grant its owner {parent.owner!r} USAGE on "
+            f"that schema, or {AS_OWN}"
+        ) from None
     expression = sql.SQL(column.expression) if column.generated else None
     collation = sql.SQL(column.collation) if column.collation else None
-    return TableColumn(column.name, types.sql(column), collation, expression, column.generated or "s")
+    return TableColumn(column.name, type_, collation, expression, column.generated or "s")
 
 
 def misfit(loaded: Loader, parentage: Parentage, error: Exception) -> CannotAttach:
@@ -195,12 +229,12 @@ class NewTable(NamedTuple):
 
 
 def join(
-    connection: Session, inventory: Inventory, manifest: ArchiveManifest, schema: str, name: str, deadline: float
+    connection: Session, parentage: Parentage, manifest: ArchiveManifest, schema: str, name: str, deadline: float
 ) -> None:
     """Attach the loaded table, marked so that retention leaves it alone, in the caller's transaction. Locks are waited
     for until ``deadline``, a moment of `time.monotonic`; one attempt is made in any case. Raises `TableBusy`,
     `AnotherOperator`, `CannotAttach`, or psycopg's errors: then the transaction is to be undone."""
-    subject = f"cannot attach table {schema}.{name}"
+    subject, inventory = f"cannot attach table {schema}.{name}", parentage.inventory
     others = wants_of_attach(connection, inventory)
     timeouts = sql.SQL(SET_TIMEOUTS).format(
         f"{LOCK_TIMEOUT_HEAVY if len(others) > 1 else LOCK_TIMEOUT}ms",
@@ -210,14 +244,15 @@ def join(
     def attempt() -> None:
         try:
             with connection.transaction():
-                _attempt(connection, inventory, manifest, NewTable(schema, name), timeouts)
+                _attempt(connection, parentage, manifest, NewTable(schema, name), timeouts)
         except pg.QueryCanceled:
             raise CannotAttach(
                 f"{subject}: PostgreSQL must read DEFAULT, or tables that foreign keys join, while others wait, and "
                 "gave up; with a CHECK on DEFAULT that excludes the bounds it need not read that one"
             ) from None
         except UNFIT as error:
-            raise CannotAttach(f"{subject}: {message(error)}; {AS_OWN}") from None
+            orphans = _orphans(connection, parentage, NewTable(schema, name), error)
+            raise CannotAttach(f"{subject}: {message(error)}{orphans}; {AS_OWN}") from None
 
     # Whatever fails in an attempt is undone by its own savepoint.
     retry_locks(
@@ -231,12 +266,33 @@ def join(
     )
 
 
+def _orphans(connection: Session, parentage: Parentage, new: NewTable, error: psycopg.Error) -> str:
+    """For a message: how many rows refer to none by the foreign key that ATTACH has named, where that can be counted.
+    Raises psycopg's errors where the connection is lost."""
+    if not isinstance(error, pg.ForeignKeyViolation):
+        return ""
+    try:
+        with connection.transaction():
+            keys = run(connection, sql.SQL(REFERENCES).format(parent=parentage.parent.oid))[0]
+            for key in (each for each in keys if each.name == error.diag.constraint_name):
+                count = sql.SQL("SELECT count(*) FROM ONLY {} t WHERE {}").format(
+                    ddl.relation(new), sql.SQL(key.broken)
+                )
+                (((rows,),),) = run(connection, count)
+                return f", in {rows:,} rows, by column {key.columns}"
+    except psycopg.Error:
+        # The owner of the table may have no right to read the other.
+        if connection.closed:
+            raise
+    return ""
+
+
 def _attempt(
-    connection: Session, inventory: Inventory, manifest: ArchiveManifest, new: NewTable, timeouts: sql.Composed
+    connection: Session, parentage: Parentage, manifest: ArchiveManifest, new: NewTable, timeouts: sql.Composed
 ) -> None:
     """Safe for the rows: ATTACH itself checks each against the bounds, and that nothing overlaps. Nothing is taken away
     but the CHECK, which says what the bounds say from then on."""
-    parent, table = parent_of(inventory), ddl.relation(new)
+    inventory, parent, table = parentage.inventory, parentage.parent, ddl.relation(new)
     assert manifest.bounds is not None
     named = sql.SQL(BY_NAME).format(parent.schema, parent.name)
     _, ((mine,),), found = run(connection, timeouts, advisory(parent.oid), named)
@@ -261,7 +317,7 @@ def _attempt(
         *ddl.before_attach(inventory.template, new),
         table_schema.comment(table, marker.write(note(manifest), mark)),
         table_schema.attach(sql.Identifier(parent.schema, parent.name), table, manifest.bounds),
-        sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(CHECK)),
+        sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(parentage.check)),
         *ddl.after_attach(inventory.template, new),
     )
 

@@ -139,6 +139,7 @@ def _load(source: Source, types: Types, schema: str, name: str, say: Say, *, con
     made = loader.load_best()
     run_alone(types.connection, table_schema.comment(loader.table, reattach.note(manifest)))
     left_off = (*_left_off(loader, made, absent), *_set_not_null(loader))
+    loader.put_back()
     return Restored(schema, name, manifest.rows, None, tuple(types.made), left_off)
 
 
@@ -198,6 +199,7 @@ def _load_and_attach(
     if (error := loader.attempt(loader.wanted)) is not None:
         raise reattach.misfit(loader, parentage, error)
     reattach.complete(types.connection, loader, parentage)
+    loader.put_back()
     plain = {column.name for column in loader.wanted if column.expression is None}
     left_off = tuple(
         LeftOff("Generated", column.name, f"{parent} has it as a plain column now; its stored values are there")
@@ -205,7 +207,7 @@ def _load_and_attach(
         if column.generated and column.name in plain
     )
     say(f"attaching it to {parent}")
-    reattach.join(types.connection, parentage.inventory, manifest, schema, name, time.monotonic() + patience)
+    reattach.join(types.connection, parentage, manifest, schema, name, time.monotonic() + patience)
     return Restored(schema, name, manifest.rows, str(parent), tuple(types.made), left_off)
 
 
@@ -224,6 +226,15 @@ def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
                 raise translate(error, subject) from None
             if isinstance(error, pg.DuplicateTable):
                 raise NameTaken(f"{subject}: {message(error)}; choose another name with --as") from None
+            if isinstance(error, pg.UntranslatableCharacter):
+                encoding = connection.info.parameter_status("server_encoding")
+                raise StatementRejected(
+                    f"{subject}: database {connection.info.dbname!r} of encoding {encoding} has not all characters of "
+                    f"it: {message(error)}; restore it into a database of encoding UTF8"
+                ) from None
+            # Where it was said: by a function of an event trigger, say.
+            where = (error.diag.context or "").partition("\n")[0][:200]
+            words = f"{message(error)}, in {where}" if where else message(error)
             raise StatementRejected(
-                f"{subject}: PostgreSQL refused a statement: {message(error)} (SQLSTATE {state or 'none'})"
+                f"{subject}: PostgreSQL refused a statement: {words} (SQLSTATE {state or 'none'})"
             ) from None

@@ -25,7 +25,7 @@ from ..planner.inventory import PartitionTemplate
 from ..postgres import ddl, fingerprint
 from ..postgres.connection import Session, pinned, run, run_alone
 from ..postgres.errors import UNABLE, is_lost, message
-from . import table_schema
+from . import guards, table_schema
 from .manifest import ArchiveManifest, Column, Say, stored_names
 from .table_schema import TableColumn, Types
 
@@ -83,10 +83,15 @@ def is_about_rows(error: Exception) -> bool:
 TEXT = "text"
 
 # concat() and not a cast to text, which a user may have defined, and which takes blanks from `character`.
-OTHER_VALUES = "SELECT count(*) FROM ONLY {table} WHERE concat({column}::{type}) IS DISTINCT FROM concat({column})"
+#
+# By the collation "C": others may hold different texts for equal, and two of them cannot be compared.
+OTHER_VALUES = """
+SELECT count(*) FROM ONLY {table} WHERE concat({column}::{type}) COLLATE "C" IS DISTINCT FROM concat({column})
+"""
 OTHER_RESULTS = """
 SELECT count(*) FROM ONLY {table}
-WHERE concat({column}) <> concat(({value})::{type}) OR num_nulls({column}) <> num_nulls(({value})::{type})
+WHERE concat({column}) COLLATE "C" <> concat(({value})::{type}) COLLATE "C"
+   OR num_nulls({column}) <> num_nulls(({value})::{type})
 """
 UNREADABLE = "SELECT count(*) FROM ONLY {table} WHERE NOT pg_input_is_valid({column}::text, {words})"
 """From 16 on."""
@@ -139,6 +144,9 @@ class Loader:
     settled: frozenset[str] = frozenset()
     """Columns whose archived type is not tried: see `restored_code`."""
     _begun: bool = False
+    _lifting: bool = False
+    """Whether `guards` are taken off before the rows are loaded."""
+    _guards: guards.Guards = field(default_factory=guards.Guards)
 
     @property
     def connection(self) -> Session:
@@ -178,7 +186,11 @@ class Loader:
             )
         hashed = hashed_columns(self.connection, self.manifest)
         plain = tuple(
-            TableColumn(column.name, self.types.sql(column) if hashed[column.name] else sql.SQL(TEXT))
+            # Without a length: values may be older than that.
+            TableColumn(
+                column.name,
+                self.types.sql(column.model_copy(update={"typmod": -1})) if hashed[column.name] else sql.SQL(TEXT),
+            )
             for column in self.manifest.columns
             if column.name in hashed
         )
@@ -193,8 +205,17 @@ class Loader:
             if not is_about_rows(error):
                 raise
             run(self.connection, "ROLLBACK TO SAVEPOINT loading")
-            return error
-        return None
+            if self._lifting or not self._guards.off:
+                return error
+        else:
+            return None
+        self._lifting = True
+        return self.attempt(columns)
+
+    def put_back(self) -> None:
+        """Put the guards back that were taken off, once the table needs to be read no more. Raises psycopg's errors."""
+        for statement in self._guards.on if self._lifting else ():
+            run(self.connection, statement)
 
     def load(self, columns: tuple[TableColumn, ...]) -> None:
         """Make the table with these columns, fill it and prove it, instead of what was made before. Raises
@@ -207,6 +228,9 @@ class Loader:
         run_alone(self.connection, sql.SQL(" ").join([create, *ddl.storage(self.like)]))
         for statement in self.before if columns == self.wanted else ():
             run_alone(self.connection, statement)
+        self._guards = guards.find(self.connection, self.table)
+        for statement in self._guards.off if self._lifting else ():
+            run(self.connection, statement)
         plain = {column.name for column in columns if column.expression is None}
         given = [name for name in stored_names(manifest.columns) if name in plain]
         self.say(f"loading {manifest.rows:,} rows into {self.schema}.{self.name}")
@@ -259,7 +283,7 @@ class Loader:
 
     def _fitting(self, plain: TableColumn, wanted: TableColumn | None, archived: Column) -> TableColumn:
         """The column with its type, or with what a domain is made from, where all its values fit that."""
-        for candidate in self._candidates(wanted, archived) if plain.type.as_string() == TEXT else ():
+        for candidate in self._candidates(wanted, archived) if wanted is None or wanted.type != plain.type else ():
             others = self._ask(OTHER_VALUES, plain.name, type=candidate)
             if others == 0:
                 collation = wanted.collation if wanted is not None and candidate == wanted.type else None

@@ -12,14 +12,14 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from ..api.retention import KeyEncoding
-from ..errors import KeyOutOfRange, TableNotFound
+from ..errors import KeyOutOfRange, StatementRejected, TableNotFound
 from ..planner import marker
 from ..planner.calendar import Range
 from ..planner.inventory import KeyPart
 from ..planner.keys import TYPES, Bounds, Codec, fitting, literals, numbers, parse_bounds
 from ..postgres import ddl, table_state
 from ..postgres.connection import pinned, run
-from .manifest import Column, TableName, UserType
+from .manifest import MOST_LABELS, Column, TableName, UserType
 
 # The size by the catalog's count of pages: pg_table_size() would wait for a lock on the table.
 TABLE = """
@@ -270,7 +270,8 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
     query = SQL(COLUMNS).format(oid=oid, expression=ddl.bounded("pg_get_expr(d.adbin, d.adrelid)"))
     _, rows = run(connection, "SET LOCAL quote_all_identifiers = off", query)
     for row in rows:
-        ddl.check_text(f"cannot archive: the expression of generated column {row.name!r}", row.expression)
+        subject = f"cannot archive: the expression of generated column {row.name!r}"
+        ddl.check_text(subject, row.expression, "ALTER COLUMN … DROP EXPRESSION keeps its values")
     columns = tuple(Column(**row._asdict()) for row in rows)
     types: list[UserType] = []
     seen: set[int] = set()
@@ -282,10 +283,18 @@ def describe(connection: psycopg.Connection[Any], oid: int) -> Description:
         query = SQL(TYPE).format(oid=oid, expression=ddl.bounded("pg_get_expr(c.conbin, 0)"))
         ((row,),) = run(connection, query)
         for check in row.checks:
-            ddl.check_text(f"cannot archive: CHECK {check['name']!r} of {row.name}", check["expression"])
-        for each in row.made_from if row.extension is None else ():
+            subject = f"cannot archive: CHECK {check['name']!r} of {row.name}"
+            ddl.check_text(subject, check["expression"], "have it call a function instead")
+        if len(row.labels) > MOST_LABELS:
+            raise StatementRejected(
+                f"cannot archive: enum {row.name} has {len(row.labels):,} labels, and a manifest takes "
+                f"{MOST_LABELS:,}; make its columns text first"
+            )
+        # An extension has an array with its element, by whose name the array is found again.
+        is_array = row.name.endswith("[]")
+        for each in row.made_from if row.extension is None or is_array else ():
             visit(each)
-        if row.extension is not None or not row.is_made_along:
+        if not row.is_made_along or (row.extension is not None and not is_array):
             types.append(UserType(**row._asdict()))
 
     for row in rows:

@@ -38,7 +38,8 @@ def create_type(type_: UserType, resolve: Callable[[Attribute], Composable]) -> 
     name = Identifier(type_.schema_, type_.type_name)
     match type_.kind:
         case TypeKind.EXTENSION if type_.extension:
-            words = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {}")
+            # With those that it requires: no column need be of a type of theirs.
+            words = SQL("CREATE EXTENSION IF NOT EXISTS {} SCHEMA {} CASCADE")
             yield words.format(Identifier(type_.extension), Identifier(type_.schema_))
         case TypeKind.ENUM:
             yield SQL("CREATE TYPE {} AS ENUM ({})").format(name, SQL(", ").join(map(Literal, type_.labels)))
@@ -146,7 +147,8 @@ class Types:
             bare=known.type_name if known else None,
             extension=known.extension if known else None,
             is_array=of.type.endswith(ARRAY),
-            typmod=of.typmod if of.typmod >= 0 else None,
+            # Not NULL: of `bpchar` and `bit` without a length PostgreSQL then says words that mean the length 1.
+            typmod=max(of.typmod, -1),
         )
         try:
             with self.connection.transaction():
@@ -154,8 +156,9 @@ class Types:
         except (pg.SyntaxError, pg.InvalidName, pg.DataError) as error:
             words = f"{of.type[:80]!r} of the manifest is not a name of a type: {message(error)}"
             raise ArchiveDamaged(words) from None
-        except pg.InsufficientPrivilege:
+        except pg.InsufficientPrivilege as error:
             # The role may not see its schema.
+            self.missing.setdefault(bare, message(error))
             return None
         # Where there is none, PostgreSQL says a word for it.
         return None if found in (None, "-", "???") else SQL(found)
@@ -276,11 +279,16 @@ LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrel
 WHERE starts_with(x.def, x.head) ORDER BY x.indexrelid
 """
 STATISTICS = """
-SELECT format('CREATE STATISTICS %I.%I %s ON %s FROM %s', {schema}, left({name} || '_' || e.stxname, 63),
+SELECT format('CREATE STATISTICS %I.%I %s ON %s FROM %s', {schema},
+              CASE WHEN octet_length(u.name) > 63
+                   OR EXISTS (SELECT FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace
+                              WHERE n.nspname = {schema} AND x.stxname = u.name)
+              THEN 'statistics_' || md5(concat(u.name, clock_timestamp())) ELSE u.name END,
               (SELECT '(' || string_agg(CASE kind WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' ELSE 'mcv' END,
                                         ', ') || ')'
                FROM unnest(e.stxkind) kind WHERE kind <> 'e'), pg_get_statisticsobjdef_columns(e.oid), {table})
-FROM pg_statistic_ext e WHERE e.stxrelid = {parent} ORDER BY e.oid
+FROM pg_statistic_ext e, LATERAL (SELECT {name} || '_' || e.stxname AS name) u
+WHERE e.stxrelid = {parent} ORDER BY e.oid
 """
 
 

@@ -61,7 +61,7 @@ class Archive:
         """Read all of the data that is restored, and compare its size and sha256 with the manifest. Raises
         `ArchiveDamaged`, `ProofFailed` for the values of generated columns, and what reading raises."""
         written = Digest()
-        for _ in written.through(self.open()):
+        for _ in self._data(written):
             pass
         self._check_bytes(written)
         self._prove_generated()
@@ -92,9 +92,11 @@ class Archive:
         `ClientCannotRead` where this pg_restore cannot read it, and what reading raises.
         """
         written, content = Digest(), Digest()
-        with pgdump.restore_script(written.through(self.open())) as script:
+        with pgdump.restore_script(self._data(written)) as script:
             copied = archived_rows.copied_rows(self._named(script), _copy_statement(self.manifest))
-            rows = self._checked_at_end(content.through(copied), written, content)
+            plain = [column.name for column in self.manifest.columns if not column.generated]
+            read = archived_rows.valid_text(content.through(copied), content, plain)
+            rows = self._checked_at_end(read, written, content)
             if not generated:
                 yield rows
                 return
@@ -103,6 +105,15 @@ class Archive:
                 raise ProofFailed("the archive holds no values of generated columns")
             values = archived_rows.lines(self.open_generated(), data, self.manifest.rows)
             yield archived_rows.beside(rows, values, data, generated)
+
+    def _data(self, written: Digest) -> Iterator[bytes]:
+        """The data's bytes, up to the first that is too many: an object of others may have no end."""
+        for chunk in written.through(self.open()):
+            if written.size > self.manifest.bytes:
+                raise ArchiveDamaged(
+                    f"{self.url}/{DATA} was changed: it has more than the {self.manifest.bytes} bytes that were written"
+                )
+            yield chunk
 
     def _named(self, script: Iterator[bytes]) -> Iterator[bytes]:
         """The same, whose error says what reads the archive."""
@@ -138,7 +149,7 @@ class Archive:
 
     def _prove_generated(self) -> None:
         """Read the values of stored generated columns, where there are any, to their end, where they are proven. Raises
-        as `archived_rows.lines`, and `ProofFailed` where the manifest lacks what its columns say."""
+        as `archived_rows.proven`, and `ProofFailed` where the manifest lacks what its columns say."""
         data, stored = self.manifest.generated, stored_names(self.manifest.columns)
         if data is None:
             if stored and self.manifest.format > 1:
@@ -146,7 +157,7 @@ class Archive:
             return
         if data.columns != stored:
             raise ProofFailed(f"the archive has values of the columns {data.columns}, not of {stored}")
-        for _ in archived_rows.lines(self.open_generated(), data, self.manifest.rows):
+        for _ in archived_rows.proven(self.open_generated(), data, self.manifest.rows):
             pass
 
     def _prove_parquet(self) -> None:

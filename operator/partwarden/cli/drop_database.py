@@ -125,7 +125,7 @@ def compare(connection: Session, found: Found, archive: Archive) -> Fingerprint:
     if manifest.partition.oid != table.oid:
         raise ContentsChanged(
             f"the archive at {archive.url} is of {manifest.partition}, OID {manifest.partition.oid}: {found} has OID "
-            f"{table.oid}"
+            f"{table.oid}, and is another table; archive it, too"
         )
     archive.prove()
     with snapshot.holding_on(connection, TableName(schema_=table.schema, name=table.name, oid=table.oid)) as held:

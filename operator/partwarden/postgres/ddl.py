@@ -39,10 +39,11 @@ def bounded(expression: LiteralString) -> Composed:
     return SQL("left({}, {})").format(SQL(expression), LONGEST_TEXT + 1)
 
 
-def check_text(subject: str, text: str) -> str:
+def check_text(subject: str, text: str, way_out: str = "") -> str:
     """The text, if it is whole. Raises `StatementRejected`."""
     if len(text) > LONGEST_TEXT:
-        raise StatementRejected(f"{subject} has more than {LONGEST_TEXT:,} characters, and no longer one is read")
+        words = f"{subject} has more than {LONGEST_TEXT:,} characters, and no longer one is read"
+        raise StatementRejected(f"{words}; {way_out}" if way_out else words)
     return text
 
 

@@ -98,6 +98,11 @@ def _by_class(error: psycopg.Error, subject: str, words: str) -> PartwardenError
     if is_lost(error):
         advice = f"; {POOLER_WAITS}" if "query_wait_timeout" in words else ""
         return errors.DatabaseUnreachable(f"{subject}: the connection was lost: {words}{advice}")
+    if isinstance(error, pg.CharacterNotInRepertoire):
+        return errors.StatementRejected(
+            f"{subject}: a name or another text of the catalog is not valid in its encoding: {words}; rename or change "
+            "what holds it"
+        )
     if state.startswith(UNABLE):
         return errors.StatementFailed(
             f"{subject}: PostgreSQL could not finish a statement: {words} (SQLSTATE {state}); see the server's log"

@@ -22,6 +22,13 @@ EXPRESSIONS = (
     "(größe IS NOT NULL)",
     "to_tsvector('simple'::regconfig, (COALESCE(t, ''::text)))",
     "(a OPERATOR(public.=) b)",
+    "(at - '2000-01-01 00:00:00+00'::timestamp with time zone)",
+    "(VALUE > '00:00:00+00'::time with time zone)",
+    "((update + copy) + delete)",
+    "((merge)::text || insert)",
+    "(t IS JSON WITH UNIQUE KEYS)",
+    "JSON_QUERY(j, '$.a' WITH CONDITIONAL WRAPPER)",
+    "JSON_OBJECT('a' VALUE a)",
 )
 OTHERS = (
     "",
@@ -48,6 +55,10 @@ OTHERS = (
     "(SELECT 1)",
     "EXISTS (TABLE pg_authid)",
     "(wItH x AS (VALUES (1)) SELECT 1)",
+    "SELECT 1",
+    "ARRAY(SELECT 1)",
+    "(a + (\n\tselect 1))",
+    "(a = ANY (VALUES (1)))",
     "a\0b",
     "'a\0b'",
 )

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.archive.archived_rows import GeneratedWriter, beside, lines
+from partwarden.archive import archived_rows
+from partwarden.archive.archived_rows import Digest, GeneratedWriter, beside, lines, proven, valid_text
 from partwarden.archive.folder import Folder
 from partwarden.archive.manifest import GeneratedData
 from partwarden.errors import ArchiveDamaged, PartwardenError, ProofFailed
@@ -87,6 +88,40 @@ def test_other_values_of_a_forged_digest_are_refused(tmp_path: Path) -> None:
         list(lines([text], forged, 3))
     with pytest.raises(ProofFailed):
         list(lines([text], data, 4))
+
+
+def test_a_last_line_that_does_not_end_is_refused(tmp_path: Path) -> None:
+    data, text = written(tmp_path, [*LINES, b"a\tb"])
+    assert b"".join(proven([text], data, 3)).endswith(b"a\tb")
+    with pytest.raises(ProofFailed, match="breaks off"):
+        list(lines([text], data, 3))
+
+
+def test_a_line_that_no_row_has_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, text = written(tmp_path, [b"x" * 5_000_000, b"\n"])
+    assert [len(each) for each in lines([text], data, 1)] == [5_000_000]
+    monkeypatch.setattr(archived_rows, "LONGEST_LINE", 4_000_000)
+    with pytest.raises(ProofFailed, match="no table has such a row"):
+        list(lines([text], data, 1))
+    # A proof keeps no line, and so needs no limit.
+    assert sum(map(len, proven([text], data, 1))) == 5_000_001
+
+
+@given(st.lists(st.text(st.sampled_from("aé日😀\t\n"), max_size=6), max_size=4).map("".join), st.integers(1, 5))
+def test_text_passes_however_it_is_cut(text: str, size: int) -> None:
+    content = Digest()
+    assert b"".join(valid_text(content.through(in_pieces(text.encode(), size)), content, ["u"])) == text.encode()
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80"])
+def test_bytes_that_are_no_text_are_refused_with_their_place(size: int, wrong: bytes) -> None:
+    content, text = Digest(), "é\ta\n日\té".encode() + wrong + b"\n"
+    with pytest.raises(ProofFailed, match=r"row 2 holds .*bytes that are not text") as refused:
+        list(valid_text(content.through(in_pieces(text, size)), content, ["u", "v"]))
+    assert ("column 'v'" in str(refused.value)) == (size == 1 << 20)
 
 
 @given(st.data())

@@ -32,6 +32,13 @@ LOWER, UPPER = f"(at >= '2018-01-01 00:00:00+00'::{ZONED})", f"(at < '2019-01-01
             "bigint",
             AWARE,
         ),
+        (
+            "((at IS NOT NULL) AND (at >= '2018-01-01 00:00:00+00'::timestamp(0) with time zone) "
+            "AND (at < '2019-01-01 00:00:00+00'::timestamp(0) with time zone))",
+            "at",
+            ZONED,
+            AWARE,
+        ),
         ("((k IS NOT NULL) AND (k >= 1514764800) AND (k < 1546300800))", "k", "integer", AWARE),
         (
             "((k IS NOT NULL) AND (k >= '1514764800000'::bigint) AND (k < '1546300800000'::bigint))",

@@ -42,6 +42,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "limits.md").read_tex
         ("columns, types, labels", [manifest.MOST_COLUMNS, manifest.MOST_TYPES, manifest.MOST_LABELS]),
         ("expression |", [manifest.LONGEST]),
         ("statement in the script", [archived_rows.LONGEST >> 20]),
+        ("line of `generated.copy.gz`", [archived_rows.LONGEST_LINE >> 20]),
+        ("an enum that is archived", [manifest.MOST_LABELS]),
     ],
 )
 def test_a_limit_is_documented_as_it_is(line: str, limits: list[int]) -> None:

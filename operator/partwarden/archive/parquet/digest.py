@@ -22,6 +22,8 @@ def check_bytes(open_: Opener, data: ParquetData, url: str) -> bytes:
     for chunk in open_():
         digest.update(chunk)
         size += len(chunk)
+        if size > data.bytes:
+            raise ArchiveDamaged(f"{url} was changed: it has more than the {data.bytes} bytes that were written")
         tail += chunk
         del tail[: -(data.footer + AHEAD)]
     if (size, digest.hexdigest()) != (data.bytes, data.sha256):
