@@ -11,7 +11,6 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from lab.operator import until
 from lab.postgres import Database
 from partwarden.errors import StatementRejected, TableBusy
 from partwarden.postgres import conversion_swap, conversion_undo, detach, drain, locks

@@ -241,6 +241,9 @@ WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND a.backend_xm
 ORDER BY a.pid
 """
 
+ALONE = f"SELECT 1 / (NOT EXISTS ({SNAPSHOTS}))::int4"
+"""Fails with `psycopg.errors.DivisionByZero` where a snapshot of this database is held. After `FRESH`."""
+
 
 def wait_for_snapshots(connection: psycopg.Connection[Any], deadline: float) -> str | None:
     """Wait until no snapshot of this database is left that is held now; describe the first that is left after `SHORT`,
