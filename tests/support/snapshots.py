@@ -13,7 +13,7 @@ from lab.operator import until
 from lab.postgres import Database
 from support.meanwhile import at_gate, gate
 
-STALE = {"EXECUTE", "COPY", "STABLE function", "REPEATABLE READ", "SERIALIZABLE"}
+STALE = ("EXECUTE", "COPY", "STABLE function", "REPEATABLE READ", "SERIALIZABLE")
 """Those of `readers` that read by a snapshot from before the lock that they waited for."""
 WHOLE = "SELECT count(*), count(DISTINCT id) FROM run WHERE at IS NOT NULL"
 
@@ -40,9 +40,9 @@ def _copied(connection: psycopg.Connection, query: str) -> object:
     return tuple(int(each) for each in text.split())
 
 
-def _define(connection: psycopg.Connection, query: str) -> None:
+def _define(connection: psycopg.Connection, name: str, query: str) -> None:
     connection.execute(
-        f"""CREATE FUNCTION seen() RETURNS record STABLE LANGUAGE plpgsql AS $$
+        f"""CREATE FUNCTION {name}() RETURNS record STABLE LANGUAGE plpgsql AS $$
         DECLARE found record; BEGIN {query} INTO found; RETURN found; END $$""".encode()
     )
 
@@ -63,28 +63,40 @@ def _as_of(level: str, statement: str, connection: psycopg.Connection) -> object
         connection.rollback()
 
 
-def readers(query: str) -> dict[str, Reader]:
-    """Each way in which a session may come to the table with a snapshot of before, and two in which it does not."""
+def readers(**queries: str) -> dict[str, Reader]:
+    """Each way in which a session may come to the table with a snapshot of before, and two in which it does not.
+
+    ``queries``: by their names, which stand before that of the way.
+    """
+    return {f"{name} {way}": each for name, query in queries.items() for way, each in _readers(name, query).items()}
+
+
+def _readers(name: str, query: str) -> dict[str, Reader]:
     return {
         "simple": (_nothing, lambda it: _one(it, query)),
         "extended": (lambda it: _one(it, query, prepare=True), lambda it: _one(it, query, prepare=True)),
         "EXECUTE": (lambda it: it.execute(f"PREPARE q AS {query}".encode()), lambda it: _one(it, "EXECUTE q")),
         "COPY": (_nothing, lambda it: _copied(it, query)),
         "STABLE function": (
-            lambda it: _define(it, query),
-            lambda it: _one(it, "SELECT * FROM seen() AS (rows bigint, ids bigint)"),
+            lambda it: _define(it, name, query),
+            lambda it: _one(it, f"SELECT * FROM {name}() AS (rows bigint, ids bigint)"),
         ),
         "REPEATABLE READ": (_nothing, lambda it: _as_of("REPEATABLE READ", query, it)),
         "SERIALIZABLE": (_nothing, lambda it: _as_of("SERIALIZABLE", query, it)),
     }
 
 
-def writers(change: str) -> dict[str, Reader]:
-    """The same of a statement that writes: how many rows it has changed."""
+def writers(change: str, locking: str) -> dict[str, Reader]:
+    """The same of a statement that writes, and of a query with FOR UPDATE: how many rows it has changed, or locked."""
     return {
         "simple": (_nothing, lambda it: _count(it, change)),
         "extended": (lambda it: _count(it, change, prepare=True), lambda it: _count(it, change, prepare=True)),
         "EXECUTE": (lambda it: it.execute(f"PREPARE q AS {change}".encode()), lambda it: _count(it, "EXECUTE q")),
+        "FOR UPDATE": (_nothing, lambda it: _count(it, locking)),
+        "EXECUTE FOR UPDATE": (
+            lambda it: it.execute(f"PREPARE q AS {locking}".encode()),
+            lambda it: _count(it, "EXECUTE q"),
+        ),
         "REPEATABLE READ": (_nothing, lambda it: _as_of("REPEATABLE READ", change, it)),
         "SERIALIZABLE": (_nothing, lambda it: _as_of("SERIALIZABLE", change, it)),
     }
