@@ -146,8 +146,14 @@ def test_a_walsender_holds_a_snapshot_as_well(converted: Database) -> None:
 
 
 def drained(database: Database) -> None:
-    drain_2027 = {"interval": "Year", "premake": 0, "ensure": ["2027"], "startFrom": "2026-10-24"}
-    report = keep(database.dsn, **drain_2027, defaultPartition={"drain": "Auto"})
+    report = keep(
+        database.dsn,
+        interval="Year",
+        premake=0,
+        ensure=["2027"],
+        startFrom="2026-10-24",
+        defaultPartition={"drain": "Auto"},
+    )
     assert set(verbs(report)) == {("create and fill", "done")}
 
 
@@ -191,6 +197,7 @@ def test_an_older_snapshot_of_what_is_detached_attached_again_and_dropped(databa
 
     def seen(query: str = WHOLE) -> object:
         reader.execute("SAVEPOINT before")
+        found: object
         try:
             found = reader.execute(query.encode()).fetchone()
         except psycopg.Error as error:

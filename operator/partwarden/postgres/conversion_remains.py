@@ -19,10 +19,11 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Identifier
 
 from ..errors import StatementRejected, TableBusy
 from ..planner.inventory import Relation
+from ..planner.marker import ConvertedMark
 from . import ddl, locks
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of
@@ -51,22 +52,20 @@ def used(connection: psycopg.Connection[Any], tables: Sequence[Relation]) -> tup
     return tuple(each for each in tables if each.oid in oids)
 
 
-def require_unused(tables: Sequence[Relation]) -> Composed:
-    """A statement that fails where a row was written to one of them, ever."""
-    found = SQL(USED).format(oids=[each.oid for each in tables])
-    names = ", ".join(str(each) for each in tables)
-    return require(SQL("NOT EXISTS ({})").format(found), f"a row was written to one of {names} since they were read")
+def detach(parent: Identifier, tables: Sequence[Relation], others: Sequence[Relation]) -> Iterator[Composable]:
+    """Take partitions off their parent, under the lock on all of them, and prove that they can be dropped later.
 
-
-def detach(parent: Identifier, tables: Sequence[Relation]) -> Iterator[Composable]:
-    """Take partitions off their parent, under the lock on all of them, and prove that they can be dropped later."""
+    ``others``: those that stay, to be dropped with it: a row that came into one of them since `used` fails here.
+    """
+    names = ", ".join(str(each) for each in others)
+    still = SQL("NOT EXISTS ({})").format(SQL(USED).format(oids=[each.oid for each in others]))
+    yield require(still, f"a row was written into one of {names} since they were read")
     for each in tables:
         yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, ddl.relation(each))
     if tables:
         # Safe: nothing of it is left. What depends on one of them fails here, and keeps everything as it is.
-        names = SQL(", ").join(ddl.relation(each) for each in tables)
         yield SQL("SAVEPOINT droppable")
-        yield SQL("DROP TABLE {} RESTRICT").format(names)
+        yield SQL("DROP TABLE {} RESTRICT").format(SQL(", ").join(ddl.relation(each) for each in tables))
         yield SQL("ROLLBACK TO SAVEPOINT droppable")
         yield SQL("RELEASE SAVEPOINT droppable")
 
@@ -75,6 +74,16 @@ def inherit(plain: Identifier, tables: Sequence[Relation]) -> Iterator[Composabl
     """Make them children of the table, which has its last name, columns and constraints."""
     for each in tables:
         yield SQL("ALTER TABLE {} INHERIT {}").format(ddl.relation(each), plain)
+
+
+def mark(
+    before: ConvertedMark, validate: tuple[tuple[str, str, str], ...], tables: Sequence[Relation]
+) -> ConvertedMark | None:
+    """What the table's comment says until all is done; None where nothing is left to do."""
+    left = tuple(each.oid for each in tables)
+    if not validate and not left:
+        return None
+    return ConvertedMark(before.oid, before.parent, validate=validate, undone=True, left=left)
 
 
 def drop_children(connection: Session, plain: Relation, left: Sequence[int], deadline: float) -> None:

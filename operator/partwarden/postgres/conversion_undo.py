@@ -257,10 +257,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from _see_all(found)
     yield from [] if wholesale else _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
-    rest = f"rows are left in other partitions than {legacy}"
-    yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), rest)
-    yield conversion_remains.require_unused([each for each in found.others if each not in left])
-    yield from conversion_remains.detach(above, left)
+    yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), f"rows are left in other partitions than {legacy}")
+    yield from conversion_remains.detach(above, left, [each for each in found.others if each not in left])
     yield SQL("ALTER TABLE {} RENAME TO {}").format(above, Identifier(until.name))
     yield SQL("ALTER TABLE {} RENAME TO {}").format(below, Identifier(parent.name))
     yield from move_sequences(sequences, until, parent)
@@ -272,10 +270,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from rules
     yield from flags
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
-    valid = to_validate(referenced, found.mark)
-    oids = tuple(each.oid for each in left)
-    mark = ConvertedMark(legacy.oid, parent.oid, validate=valid, undone=True, left=oids) if valid or oids else None
     yield from conversion_remains.inherit(above, left)
+    mark = conversion_remains.mark(found.mark, to_validate(referenced, found.mark), left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
 
