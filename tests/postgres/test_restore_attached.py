@@ -92,6 +92,17 @@ def test_every_specimen_becomes_a_partition_again(pg_database: Database, tmp_pat
     assert contents(pg_database, specimen) == before
 
 
+def test_restored_rows_are_new_to_an_older_snapshot(dressed: Archived, pg_database: Database) -> None:
+    """It finds the partition, and none of its rows: the table as it was."""
+    count = "SELECT count(*) FROM zoo WHERE tableoid::regclass::text = 'zoo_2020'"
+    with pg_database.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        restored = bring_back(dressed, pg_database)
+        assert reader.execute(count.encode()).fetchone() == (0,)
+    assert restored.rows > 0
+    assert pg_database.query(count) == [(restored.rows,)]
+
+
 def test_a_restored_partition_is_like_every_other_partition(dressed: Archived, pg_database: Database) -> None:
     """What a partition has that was just made, but for its names and its mark."""
     owner = pg_database.new_role()

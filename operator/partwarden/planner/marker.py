@@ -18,7 +18,7 @@ A table that was made for a PartitionRestore says for which, so that it is not m
 A plain table that was converted says what its way back needs and the catalog does not tell::
 
     partwarden.dev/converted {"oid": 16402, "parent": 16455, "keys": [["run_pkey", "run_pkey_wide"]], "nullable": false,
-                              "validate": [["public", "log", "log_run_fkey"]], "undone": false}
+                              "validate": [["public", "log", "log_run_fkey"]], "undone": false, "left": []}
 
 Anyone who may comment on the table may have written a line: nothing in it can raise, and one that bears a label but
 cannot be read is the user's text. A mark names the OID of its own table: a copy on another table means nothing.
@@ -114,7 +114,9 @@ class ConvertedMark:
     validate: tuple[tuple[str, str, str], ...] = ()
     """Foreign keys (schema, table, name) that were made again NOT VALID and are to be validated."""
     undone: bool = False
-    """Whether it is a plain table again: the mark stays until ``validate`` is done."""
+    """Whether it is a plain table again: the mark stays until ``validate`` is done, and nothing is ``left``."""
+    left: tuple[int, ...] = ()
+    """OIDs of partitions that became its children by the way back, and are to be dropped."""
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
@@ -226,7 +228,8 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
         keys = tuple((_words(constraint), _words(wide)) for constraint, wide in held["keys"])
         validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
         flags = held["nullable"], held["undone"]
-        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1])
+        left = tuple(_oid(each) for each in held.get("left", []))
+        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left)
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None

@@ -98,8 +98,8 @@ def convert(connection: Session, wanted: Wanted, plan: ConversionPlan, patience:
 
 
 def finish(connection: Session, found: Parent, patience: float, report: Report) -> bool:
-    """Validate the foreign keys of others that a swap, or its way back, has left to be validated; False where there are
-    none. Raises as `conversion_finish.finish`."""
+    """Do what a swap, or its way back, has left: validate foreign keys of others, drop children. False where there
+    is nothing. Raises as `conversion_finish.finish`."""
     began, partitioned = time.monotonic(), found.kind is RelationKind.PARTITIONED
     with translated(connection, f"table {found}"):
         partitions = SQL(conversion_undo.PARTITIONS).format(oid=found.oid, comment=ddl.COMMENT)
@@ -111,10 +111,11 @@ def finish(connection: Session, found: Parent, patience: float, report: Report) 
         ]
         named = marked if partitioned else [(found.schema, found.name)]
         marks = [(place, conversion_finish.read_mark(connection, *place)[1]) for place in named]
-    left = [place for place, mark in marks if mark and (mark.validate or mark.undone)]
-    for schema, name in left:
+    left = [(place, mark.undone) for place, mark in marks if mark and (mark.validate or mark.undone)]
+    for (schema, name), undone in left:
         conversion_finish.finish(connection, schema, name, time.monotonic() + patience)
-        report(f"validated the foreign keys to {schema}.{name}", time.monotonic() - began)
+        what = "finished the way back of" if undone else "validated the foreign keys to"
+        report(f"{what} {schema}.{name}", time.monotonic() - began)
     return bool(left)
 
 

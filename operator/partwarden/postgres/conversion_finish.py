@@ -16,6 +16,7 @@ from ..planner.marker import ConvertedMark
 from . import ddl, locks
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of
+from .conversion_remains import drop_children
 from .transaction import READ_ALL_LIMIT, READ_ALL_TIMEOUT, UNHEARD, become, translated, undone
 
 NAMED = """
@@ -70,10 +71,11 @@ def write_mark(comment: str | None, oid: int, mark: ConvertedMark | None, table:
 
 
 def finish(connection: Session, schema: str, name: str, deadline: float) -> None:
-    """Validate the foreign keys that a swap, or its way back, made again, and take that off the table's mark.
+    """Validate the foreign keys that a swap, or its way back, made again, drop what the latter has left of partitions,
+    and take that off the table's mark.
 
     ``name``: the table that bears the mark. Readers and writers go on meanwhile; it may be done again at any time, and
-    does nothing where nothing is left. Raises as `swap`.
+    does nothing where nothing is left. Raises as `swap`, and as `conversion_remains.drop_children`.
     """
     subject = f"cannot validate the foreign keys to {schema}.{name}"
     with translated(connection, subject):
@@ -86,8 +88,10 @@ def finish(connection: Session, schema: str, name: str, deadline: float) -> None
             locks.retry_locks(
                 connection, partial(_validate, connection, key, to), tuple, subject, deadline, check_first=False
             )
+        plain = Relation(oid, schema, name)
+        if mark.undone:
+            drop_children(connection, plain, mark.left, deadline)
         with undone(connection):
-            plain = Relation(oid, schema, name)
             run(connection, "BEGIN", pinned(f"{UNHEARD}ms", "60s"), ddl.lock(plain, "SHARE UPDATE EXCLUSIVE"))
             _, mark, comment = read_mark(connection, schema, name)
             left = None if mark is None or mark.undone else replace(mark, validate=())

@@ -3,9 +3,8 @@
 Why no row is lost, doubled or out of sight. All is one transaction, under a lock that no session passes. The old table
 is detached first: nothing that is dropped later can take it along. Rows of the other partitions, few, are moved into it
 by a single statement, which deletes what it inserts; the parent is dropped only after PostgreSQL has found, in the same
-transaction and under the same lock, that not one row is left in it, and never with CASCADE. A snapshot that is taken
-before and used after would miss the rows (https://www.postgresql.org/docs/current/mvcc-caveats.html): while one is seen
-to be held, nothing is moved. Whatever fails, PostgreSQL undoes all of it.
+transaction and under the same lock, that not one row is left in it, and never with CASCADE. Partitions in which an
+older snapshot may see a row stay for its sake, see `conversion_remains`. Whatever fails, PostgreSQL undoes all of it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, ddl, locks
+from . import catalog, conversion_remains, ddl, locks
 from . import conversion_definition as definition
 from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
@@ -135,9 +134,9 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
                 "change the publication, or delete those rows and insert them again afterwards"
             )
         work = list(_work(connection, found, wants, bool(wholesale)))
-        # The last question before the locks: a snapshot that is taken after it, and used after COMMIT, is not seen.
+        # One that is taken later reads all rows as well. But it can change none that moved: PostgreSQL refuses that.
         if moved and (who := locks.wait_for_snapshots(connection, deadline)):
-            raise TableBusy(f"{subject}: {who} has an older snapshot, by which it would miss rows that move")
+            raise TableBusy(f"{subject}: {who} has an older snapshot, by which it could not change rows that move")
         try:
             run(connection, *work)
         except pg.UniqueViolation as error:
@@ -241,7 +240,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
     flags = statements(connection, definition.SECURITY_FLAGS, **names)
-    last = list(_names_again(connection, found))
+    last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
     wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
@@ -259,8 +258,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from _see_all(found)
     yield from [] if wholesale else _move(connection, found)
     # Safe from here on: the old table is detached, and of the rest nothing but emptiness is left.
-    rest = f"rows are left in other partitions than {legacy}"
-    yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), rest)
+    yield require(SQL("NOT EXISTS (SELECT FROM {})").format(above), f"rows are left in other partitions than {legacy}")
+    yield from conversion_remains.detach(above, left, [each for each in found.others if each not in left])
     yield SQL("ALTER TABLE {} RENAME TO {}").format(above, Identifier(until.name))
     yield SQL("ALTER TABLE {} RENAME TO {}").format(below, Identifier(parent.name))
     yield from move_sequences(sequences, until, parent)
@@ -272,8 +271,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from rules
     yield from flags
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
-    valid = to_validate(referenced, found.mark)
-    mark = ConvertedMark(legacy.oid, parent.oid, validate=valid, undone=True) if valid else None
+    yield from conversion_remains.inherit(above, left)
+    mark = conversion_remains.mark(found.mark, to_validate(referenced, found.mark), left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
 

@@ -6,11 +6,14 @@ since, to delete from DEFAULT exactly what was copied, and to attach. A session 
 parent, before it knows anything of its partitions: a writer is then led to the new partition, and a reader, an UPDATE
 or a DELETE finds the rows there. Whatever fails, on either side, PostgreSQL undoes all of it.
 https://www.postgresql.org/docs/current/mvcc-caveats.html has the exception: a snapshot that was taken before and is
-used after. Those that are seen to be held are waited for.
+used after. It sees the rows where they were deleted, but by their key PostgreSQL looks for them where they are now. No
+order of statements can serve both. Snapshots that are held before the lock are waited for; and where none is held at a
+moment under the lock, as on a server that is not busy, it is that moment at which all is committed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString
 
@@ -34,6 +37,9 @@ UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
 IDLE = 2000  # milliseconds without a word from us under the lock, after which the server undoes all
 COUNT_LIMIT = 1000  # referencing rows that are counted
+ALONE_ATTEMPTS, ALONE_LEFT = 2, 0.5
+"""Attempts that are undone where a snapshot is held under the lock, while so many seconds are left. On a busy server
+one always is: also each statement that waits for us has one. Which of them take another one then is not to be seen."""
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::int8"
 
@@ -117,7 +123,13 @@ class _Drain:
         if who := locks.wait_for_snapshots(self._connection, self._deadline):
             raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
         run(self._connection, "SAVEPOINT unlocked")
-        self._switch()
+        alone = self._attempts <= ALONE_ATTEMPTS and time.monotonic() + ALONE_LEFT < self._deadline
+        try:
+            self._switch([locks.FRESH, locks.ALONE] if alone else [])
+        except pg.DivisionByZero:
+            if not alone:
+                raise
+            raise pg.LockNotAvailable("a snapshot is held") from None
 
     def _begin(self) -> None:
         """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
@@ -163,8 +175,9 @@ class _Drain:
             run(self._connection, "ROLLBACK TO SAVEPOINT caught_up")
         run(self._connection, "RELEASE SAVEPOINT caught_up")
 
-    def _switch(self) -> None:
-        """The one moment at which others wait, at most `UNDER_LOCK` of it."""
+    def _switch(self, alone: Sequence[LiteralString]) -> None:
+        """The one moment at which others wait, at most `UNDER_LOCK` of it. ``alone``: what fails where a snapshot is
+        held, asked before anything is done, and as the last thing before COMMIT."""
         connection, say = self._connection, self._say
         timeouts = {
             "lock_timeout": f"{transaction.LOCK_TIMEOUT_HEAVY}ms",
@@ -173,7 +186,7 @@ class _Drain:
         }
         # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
         both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
-        *_, ((now,),) = run(connection, setting(timeouts), *both, "SELECT " + CLOCK)
+        *_, ((now,),) = run(connection, setting(timeouts), *both, *alone, "SELECT " + CLOCK)
         left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
         remaining = left.format(now + UNDER_LOCK)
         try:
@@ -200,6 +213,7 @@ class _Drain:
                 *ddl.after_attach(self._inventory.template, self._action),
                 say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
                 say("DROP TABLE {map}"),
+                *alone,
                 "COMMIT",
             )
         except pg.QueryCanceled as error:

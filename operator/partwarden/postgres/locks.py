@@ -230,15 +230,19 @@ def retry_locks(
 
 # Transactions that keep an old snapshot: what they read later, they read as of then, but by the partitions of now.
 # Without a transaction of its own, a statement has a snapshot only while it runs. Every role sees whose a snapshot is,
-# and its virtual transaction; not what it does.
+# and its virtual transaction; not what it does. Walsenders that are connected to the database (the first copy of a
+# subscription) and background workers (a scheduler) read tables as clients do; autovacuum, which has no user, does not.
 SNAPSHOTS = """
 SELECT l.virtualtransaction, a.pid, a.usename, nullif(a.application_name, '')
 FROM pg_stat_activity a
 JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
 WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND a.backend_xmin IS NOT NULL
-  AND a.pid <> pg_backend_pid() AND coalesce(a.backend_type, 'client backend') = 'client backend'
+  AND a.pid <> pg_backend_pid()
 ORDER BY a.pid
 """
+
+ALONE = f"SELECT 1 / (NOT EXISTS ({SNAPSHOTS}))::int4"
+"""Fails with `psycopg.errors.DivisionByZero` where a snapshot of this database is held. After `FRESH`."""
 
 
 def wait_for_snapshots(connection: psycopg.Connection[Any], deadline: float) -> str | None:

@@ -18,7 +18,7 @@ def test_it_stands_beside_the_users_text_and_goes_without_a_trace(text: str | No
     assert comment is not None
     assert comment.startswith(text or "")
     assert read_converted(comment, 7) == MARK
-    undone = replace(MARK, undone=True)
+    undone = replace(MARK, undone=True, left=(11, 12))
     assert read_converted(write_converted(comment, 7, undone), 7) == undone
     assert write_converted(comment, 7, None) == text
 
@@ -37,6 +37,8 @@ def test_a_copy_on_another_table_says_nothing_and_stays() -> None:
         '{"oid": 7, "parent": 9, "keys": [], "nullable": 1, "validate": [], "undone": false}',
         '{"oid": 7, "parent": 9, "keys": [], "nullable": false, "validate": 5, "undone": false}',
         '{"oid": 7, "parent": 9, "keys": [], "nullable": false, "validate": [["a", "b", null]], "undone": false}',
+        '{"oid": 7, "parent": 9, "keys": [], "nullable": false, "validate": [], "undone": true, "left": ["11"]}',
+        '{"oid": 7, "parent": 9, "keys": [], "nullable": false, "validate": [], "undone": true, "left": 11}',
         '{"oid": 7}',
         "[]",
     ],
