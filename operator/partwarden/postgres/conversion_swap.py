@@ -38,7 +38,7 @@ from .errors import message
 from .locks import Mode, Want
 from .settings import setting
 from .table_state import holding_to
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, lock_in_time, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that one statement may take under the lock: more would be a scan, which no step of the swap needs."""
@@ -183,6 +183,7 @@ def _work(
     yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
     yield from role.as_login(lock_around(views, referenced, targets, "SHARE ROW EXCLUSIVE"))
     yield ddl.lock(plain, "ACCESS EXCLUSIVE")
+    yield lock_in_time()
     yield require(SQL("({}) = {}").format(fingerprint(oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
@@ -236,10 +237,13 @@ def lock_around(
     """
     for each in {each.oid: each for each in referenced}.values():
         yield SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(Identifier(each.schema, each.table))
+        yield lock_in_time()
     for each in targets:
         yield SQL("LOCK TABLE ONLY {} IN {} MODE").format(Identifier(each.schema, each.table), SQL(mode))
+        yield lock_in_time()
     for each in {each.oid: each for each in views}.values():
         yield SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(each.schema, each.name), Identifier(each.owner))
+        yield lock_in_time()
 
 
 def move_sequences(sequences: Sequence[Any], source: Relation, target: Relation) -> Iterator[Composable]:

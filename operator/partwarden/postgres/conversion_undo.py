@@ -34,7 +34,7 @@ from .create import NEW_ACLS, grants
 from .errors import message
 from .locks import Mode, Want
 from .settings import setting
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, lock_in_time, translated
 
 MOST_MOVED = 1000
 """Rows that are moved back, unless a caller says another limit: all sessions wait for it."""
@@ -248,6 +248,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
     yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above)
+    yield lock_in_time()
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
