@@ -31,14 +31,15 @@ from ..planner.conversion_rules import CHECK, is_ours
 from ..planner.plain_table import Index, Leftover, PlainTable
 from . import ddl
 from .alone import OutOfTime, run_outside
+from .brief_locks import UNFLUSHED, flush
 from .connection import Session, run
 from .conversion_facts import ask_leftover, parse_leftover, read_table
 from .locks import Mode, Want, older_transaction, retry_locks
+from .settings import setting
 from .transaction import (
     LOCK_TIMEOUT_HEAVY,
     READ_ALL_LIMIT,
     changing,
-    set_lock_timeout,
     translated,
 )
 
@@ -174,7 +175,9 @@ def _read_check(connection: Session, table: PlainTable) -> Leftover | None:
 
 def _alter_at_once(connection: Session, table: PlainTable, *changes: Composable) -> None:
     """Lock the table against all sessions, change and commit, in one message: the way to the server does not count."""
-    run(connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), _statement(table, *changes), "COMMIT")
+    limit = setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms"} | UNFLUSHED)
+    run(connection, limit, _statement(table, *changes), "COMMIT")
+    flush(connection)
 
 
 def _alter(connection: Session, table: PlainTable, *changes: Composable) -> None:

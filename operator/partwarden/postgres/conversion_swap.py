@@ -7,9 +7,10 @@ parent. Whatever fails, on either side, PostgreSQL undoes all of it, and the tab
 
 Why others wait for moments only. What takes its time is done before (see `conversion_parent`); the lock is asked for
 during 50 ms, and all that is done under it is one message to the server that ends with COMMIT, so the way to the server
-does not count. ATTACH reads no row, for the CHECK that was validated before says that all lie in the range. A primary
-key that becomes wider is not built anew: the plain table keeps its own, and the parent's is given the index that was
-built beforehand, which PostgreSQL allows after ATTACH (as pg_dump does it), and not before.
+does not count, nor does the disk, which has it before `swap` returns. ATTACH reads no row, for the CHECK that was
+validated before says that all lie in the range. A primary key that becomes wider is not built anew: the plain table
+keeps its own, and the parent's is given the index that was built beforehand, which PostgreSQL allows after ATTACH (as
+pg_dump does it), and not before.
 https://www.postgresql.org/docs/current/sql-alterindex.html
 """
 
@@ -29,6 +30,7 @@ from ..planner.keys import TYPES, Codec
 from ..planner.marker import ConvertedMark
 from . import conversion_definition as definition
 from . import conversion_obstacles, ddl, locks
+from .brief_locks import UNFLUSHED, flush, lock_in_time
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
@@ -38,7 +40,7 @@ from .errors import message
 from .locks import Mode, Want
 from .settings import setting
 from .table_state import holding_to
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, lock_in_time, translated, undo
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated, undo
 
 UNDER_LOCK = 1000
 """Milliseconds that one statement may take under the lock: more would be a scan, which no step of the swap needs."""
@@ -89,6 +91,7 @@ def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
 
     with translated(connection, subject):
         persist(connection, attempt, wants, subject, deadline)
+        flush(connection)
     finish(connection, conversion.schema, conversion.legacy, deadline)
 
 
@@ -180,7 +183,8 @@ def _work(
     references = statements(connection, definition.REFERENCES, old=oid, new=name)
     wants[:] = wanted(oid, views, referenced, sequences)
     wants += locks.joined(connection, oid, Mode.SHARE_ROW_EXCLUSIVE)
-    yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
+    limits = {"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"}
+    yield setting(limits | UNFLUSHED)
     yield from role.as_login(lock_around(views, referenced, targets, "SHARE ROW EXCLUSIVE"))
     yield ddl.lock(plain, "ACCESS EXCLUSIVE")
     yield lock_in_time()

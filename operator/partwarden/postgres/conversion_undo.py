@@ -25,6 +25,7 @@ from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
 from . import catalog, ddl, locks
 from . import conversion_definition as definition
+from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
@@ -34,7 +35,7 @@ from .create import NEW_ACLS, grants
 from .errors import message
 from .locks import Mode, Want
 from .settings import setting
-from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, lock_in_time, translated
+from .transaction import LOCK_TIMEOUT_HEAVY, UNHEARD, advisory, translated
 
 MOST_MOVED = 1000
 """Rows that are moved back, unless a caller says another limit: all sessions wait for it."""

@@ -76,9 +76,6 @@ LOCK_TIMEOUT_HEAVY = 50
 """Milliseconds. The latter where others queue behind us: readers or writers, of the parent, of DEFAULT, or of what a
 foreign key joins."""
 
-LEAST = 10
-"""Milliseconds for which each of several locks is asked for in any case: see `lock_in_time`."""
-
 UNHEARD = 2000
 """Milliseconds to wait for a lock that neither readers nor writers wait behind: longer than deadlock_timeout, so that
 autovacuum gives way."""
@@ -162,21 +159,6 @@ def held_keys(connection: psycopg.Connection[Any], first: int) -> list[int]:
 def set_lock_timeout(milliseconds: int) -> Composed:
     """From here on to the end of the transaction, locks are waited for so long only."""
     return setting({"lock_timeout": f"{milliseconds}ms"})
-
-
-# The time of the statement is that at which its message came.
-LEFT = """
-SELECT pg_catalog.set_config('lock_timeout', pg_catalog.ceil(greatest({least}, {limit} - 1000 * pg_catalog.date_part(
-  'epoch', pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())))::text, true)
-"""
-
-
-def lock_in_time() -> Composed:
-    """After each of several locks in one message: together they are waited for `LOCK_TIMEOUT_HEAVY` milliseconds.
-
-    Others queue behind the first one while the next is waited for.
-    """
-    return SQL(LEFT).format(least=LEAST, limit=LOCK_TIMEOUT_HEAVY)
 
 
 def as_owner(parent: Parent) -> list[Composable]:
