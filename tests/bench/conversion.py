@@ -103,12 +103,13 @@ def _back(database: Database) -> None:
 
 
 def _persist(what: Callable[[], None]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    patience = PATIENCE * max(1.0, MEGABYTES / 500)
+    deadline = time.monotonic() + patience
     while True:
         try:
             what()
         except TableBusy:
-            assert time.monotonic() < deadline, f"not done in {PATIENCE:.0f} s"
+            assert time.monotonic() < deadline, f"not done in {patience:.0f} s"
             time.sleep(0.2)
         else:
             return

@@ -46,27 +46,48 @@ def fill(connection: psycopg.Connection) -> None:
 
 
 @dataclass
-class Changing(Watched):
-    """One that changes a row that is there: how often it found none."""
+class User(Watched):
+    """One whose statements may fail, where ``forgiving``: it counts that, and goes on."""
 
+    forgiving: bool = False
+    failed: int = 0
     missed: int = 0
 
     def once(self, connection: psycopg.Connection) -> None:
+        """Execute the statement. Raises psycopg's errors, but where it forgives them."""
+        try:
+            self.act(connection)
+        except psycopg.Error:
+            if not self.forgiving:
+                raise
+            self.failed += 1
+            connection.rollback()
+
+    def act(self, connection: psycopg.Connection) -> None:
+        """Execute the statement. Raises psycopg's errors."""
+        connection.execute(self.statement.encode(), prepare=True)
+
+
+@dataclass
+class Changing(User):
+    """One that changes a row that is there: ``missed`` is how often it found none."""
+
+    def act(self, connection: psycopg.Connection) -> None:
         """Execute the statement. Raises psycopg's errors."""
         self.missed += connection.execute(self.statement.encode(), prepare=True).rowcount != 1
 
 
 @dataclass
-class Counting(Watched):
-    """One that counts rows that are there: how many it missed, at worst. ``old``: by a snapshot that it has taken
-    before, as all statements of a transaction in REPEATABLE READ do, such as those of pg_dump.
+class Counting(User):
+    """One that counts `SAMPLE` rows that are there: ``missed`` is how many it did not see, at worst.
+
+    ``old``: by a snapshot that it has taken before, as statements of a transaction in REPEATABLE READ do, such as those
+    of pg_dump.
     """
 
-    expected: int = 0
     old: bool = False
-    missed: int = 0
 
-    def once(self, connection: psycopg.Connection) -> None:
+    def act(self, connection: psycopg.Connection) -> None:
         """Execute the statement. Raises psycopg's errors."""
         if self.old:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -76,25 +97,24 @@ class Counting(Watched):
         if self.old:
             connection.execute("COMMIT")
         assert row is not None
-        self.missed = max(self.missed, self.expected - int(row[0]))
+        self.missed = max(self.missed, SAMPLE - int(row[0]))
 
 
 class Users:
-    """A writer, an updater and readers; for one use of `going_on`."""
+    """A writer, an updater and readers; for one use of `going_on`. ``forgiving``: their statements may fail."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, forgiving: bool = False) -> None:
         insert = f"INSERT INTO run (id, submitted_at) VALUES (nextval('ids'), '{HERE}')"
         some = f"SELECT count(*) FROM run WHERE submitted_at = '{HERE}'"
         view = "SELECT count(*) FROM above WHERE id = 1"
         self.database, self.before = database, _written(database)
-        self.writer = Watched("writer", insert)
+        self.writer = User("writer", insert)
         self.updater = Changing("updater", "UPDATE run SET status = 'done' WHERE id = -1")
-        self.timed = [self.writer, self.updater, Watched("reader", some), Watched("reader of a view", view)]
+        self.timed = [self.writer, self.updater, User("reader", some), User("reader of a view", view)]
         count = _counting(database)
-        self.counting = [
-            Counting("rows unseen", count, expected=SAMPLE),
-            Counting("rows unseen by an older snapshot", count, expected=SAMPLE, old=True),
-        ]
+        self.counting = [Counting("rows unseen", count), Counting("rows unseen by an older snapshot", count, old=True)]
+        for each in (*self.timed, *self.counting):
+            each.forgiving = forgiving
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
@@ -105,7 +125,7 @@ class Users:
     def check(self, name: str) -> None:
         """Every row that was written is there, once. Raises AssertionError."""
         ((distinct,),) = self.database.query("SELECT count(DISTINCT id) FROM run WHERE id > 0")
-        rows, written = _written(self.database), self.before + self.writer.times
+        rows, written = _written(self.database), self.before + self.writer.times - self.writer.failed
         assert rows == distinct, f"{name}: {rows} rows, {distinct} of them distinct"
         assert rows >= written, f"{name}: of {written} rows written {rows} are there"
         ((old,),) = self.database.query("SELECT count(*) FROM run WHERE id < 0")
@@ -117,7 +137,12 @@ class Users:
         unseen = [
             Figure(f"{name}: {each.name}", each.missed, "", missed, f"at worst, of {SAMPLE}") for each in self.counting
         ]
-        return [*waits, *unseen, Figure(f"{name}: updates that met no row", self.updater.missed, "", missed)]
+        lost = Figure(f"{name}: updates that met no row", self.updater.missed, "", missed)
+        if not any(each.failed for each in (*self.timed, *self.counting)):
+            return [*waits, *unseen, lost]
+        note = "; ".join(f"{each.name}: {each.failed}" for each in (*self.timed, *self.counting) if each.failed)
+        failed = sum(each.failed for each in (*self.timed, *self.counting))
+        return [*waits, *unseen, lost, Figure(f"{name}: statements that failed", failed, "", note=note)]
 
 
 def _written(database: Database) -> int:
