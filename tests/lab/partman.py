@@ -33,7 +33,7 @@ def install(database: Database, schema: str) -> str:
     # The server finds it beside its own extensions, in a folder that goes with it.
     place = database.server.folder / "partman" / "extension"
     if not place.is_dir():
-        found = _named() or _fetched()
+        found = files()
         place.mkdir(parents=True)
         for each in found.glob("pg_partman*"):
             shutil.copy(each, place)
@@ -45,15 +45,12 @@ def install(database: Database, schema: str) -> str:
     return str(version)
 
 
-def _named() -> Path | None:
-    if not (named := os.environ.get(FOLDER)):
-        return None
-    if not (Path(named) / CONTROL).is_file():
-        raise LabError(f"{FOLDER} is {named}, and no {CONTROL} is there; name the folder that holds it")
-    return Path(named)
-
-
-def _fetched() -> Path:
+def files() -> Path:
+    """The folder with its control file and its SQL. Raises LabError where there is none, and says how to have one."""
+    if named := os.environ.get(FOLDER):
+        if not (Path(named) / CONTROL).is_file():
+            raise LabError(f"{FOLDER} is {named}, and no {CONTROL} is there; name the folder that holds it")
+        return Path(named)
     target = account.cache() / Path(PACKAGE).stem
     if not target.is_dir():
         if not (Path(HELPER).exists() and shutil.which("dpkg-deb")):
