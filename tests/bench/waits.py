@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -117,11 +117,15 @@ class Watched:
         with psycopg.connect(dsn, autocommit=True) as connection:
             while not stop.is_set():
                 began = time.perf_counter()
-                connection.execute(self.statement.encode(), prepare=True)
+                self.once(connection)
                 took = time.perf_counter() - began
                 self.times += 1
                 self.longest = max(self.longest, took)
                 time.sleep(max(0.0, EVERY - took))
+
+    def once(self, connection: psycopg.Connection) -> None:
+        """Execute the statement. Raises psycopg's errors."""
+        connection.execute(self.statement.encode(), prepare=True)
 
     @property
     def milliseconds(self) -> float:
@@ -187,7 +191,7 @@ def _watched(operation: Operation | None) -> list[Watched]:
 
 
 @contextmanager
-def going_on(database: Database, watched: list[Watched]) -> Iterator[None]:
+def going_on(database: Database, watched: Sequence[Watched]) -> Iterator[None]:
     """Run the sessions for the duration of the block. Raises AssertionError when one of them met an error."""
     stop = threading.Event()
     with ThreadPoolExecutor(len(watched)) as pool:

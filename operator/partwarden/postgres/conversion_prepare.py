@@ -31,14 +31,15 @@ from ..planner.conversion_rules import CHECK, is_ours
 from ..planner.plain_table import Index, Leftover, PlainTable
 from . import ddl
 from .alone import OutOfTime, run_outside
+from .brief_locks import UNFLUSHED, flush
 from .connection import Session, run
 from .conversion_facts import ask_leftover, parse_leftover, read_table
 from .locks import Mode, Want, older_transaction, retry_locks
+from .settings import setting
 from .transaction import (
     LOCK_TIMEOUT_HEAVY,
     READ_ALL_LIMIT,
     changing,
-    set_lock_timeout,
     translated,
 )
 
@@ -145,7 +146,7 @@ def _add_check(connection: Session, plan: ConversionPlan, deadline: float, repor
     def attempt() -> None:
         nonlocal added
         with changing(connection, table.parent, "60s"):
-            left = _lock(connection, table)
+            left = _read_check(connection, table)
             if plan.has_check and left is not None and left.condition == (table.leftover and table.leftover.condition):
                 return
             condition = SQL("CHECK ({key} IS NOT NULL AND {key} >= {lower} AND {key} < {upper}) NOT VALID").format(
@@ -154,7 +155,7 @@ def _add_check(connection: Session, plan: ConversionPlan, deadline: float, repor
             # The one goes and the other comes in one statement: no write is judged by neither.
             gone = [SQL("DROP CONSTRAINT {}").format(Identifier(CHECK))] if left else []
             add = SQL("ADD CONSTRAINT {} {}").format(Identifier(conversion.check), condition)
-            _alter(connection, table, *gone, add)
+            _alter_at_once(connection, table, *gone, add)
             added = True
 
     _retry(connection, table, attempt, deadline)
@@ -164,21 +165,30 @@ def _add_check(connection: Session, plan: ConversionPlan, deadline: float, repor
         )
 
 
-def _lock(connection: Session, table: PlainTable) -> Leftover | None:
-    """Lock the table against all sessions, and read the CHECK of a conversion. Raises `TableChanged` for another's."""
+def _read_check(connection: Session, table: PlainTable) -> Leftover | None:
+    """The CHECK of a conversion, which no other session changes from then on. Raises `TableChanged` for another's."""
     assert table.key is not None
     question = ask_leftover(table.parent.oid, table.key.name, CHECK)
-    *_, rows = run(
-        connection, set_lock_timeout(LOCK_TIMEOUT_HEAVY), ddl.lock(table.parent, "ACCESS EXCLUSIVE"), question
-    )
+    *_, rows = run(connection, ddl.lock(table.parent, "SHARE UPDATE EXCLUSIVE"), question)
     left = parse_leftover(rows)
     if left is not None and left.lower is None:
         raise TableChanged(f"constraint {CHECK} of {table} is not a conversion's; rename it")
     return left
 
 
+def _alter_at_once(connection: Session, table: PlainTable, *changes: Composable) -> None:
+    """Lock the table against all sessions, change and commit, in one message: the way to the server does not count."""
+    limit = setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms"} | UNFLUSHED)
+    run(connection, limit, _statement(table, *changes), "COMMIT")
+    flush(connection)
+
+
 def _alter(connection: Session, table: PlainTable, *changes: Composable) -> None:
-    run(connection, SQL("ALTER TABLE {} {}").format(ddl.relation(table.parent), SQL(", ").join(changes)))
+    run(connection, _statement(table, *changes))
+
+
+def _statement(table: PlainTable, *changes: Composable) -> Composable:
+    return SQL("ALTER TABLE {} {}").format(ddl.relation(table.parent), SQL(", ").join(changes))
 
 
 def _retry(
@@ -238,8 +248,8 @@ def remove_check(connection: Session, table: PlainTable, deadline: float, *, lon
     def attempt() -> None:
         nonlocal removed
         with changing(connection, table.parent, "60s"):
-            if _lock(connection, table) is not None:
-                _alter(connection, table, SQL("DROP CONSTRAINT {}").format(Identifier(CHECK)))
+            if _read_check(connection, table) is not None:
+                _alter_at_once(connection, table, SQL("DROP CONSTRAINT {}").format(Identifier(CHECK)))
                 removed = True
 
     with translated(connection, f"cannot take back the conversion of {table}"):

@@ -7,9 +7,10 @@ parent. Whatever fails, on either side, PostgreSQL undoes all of it, and the tab
 
 Why others wait for moments only. What takes its time is done before (see `conversion_parent`); the lock is asked for
 during 50 ms, and all that is done under it is one message to the server that ends with COMMIT, so the way to the server
-does not count. ATTACH reads no row, for the CHECK that was validated before says that all lie in the range. A primary
-key that becomes wider is not built anew: the plain table keeps its own, and the parent's is given the index that was
-built beforehand, which PostgreSQL allows after ATTACH (as pg_dump does it), and not before.
+does not count, nor does the disk, which has it before `swap` returns. ATTACH reads no row, for the CHECK that was
+validated before says that all lie in the range. A primary key that becomes wider is not built anew: the plain table
+keeps its own, and the parent's is given the index that was built beforehand, which PostgreSQL allows after ATTACH (as
+pg_dump does it), and not before.
 https://www.postgresql.org/docs/current/sql-alterindex.html
 """
 
@@ -29,6 +30,7 @@ from ..planner.keys import TYPES, Codec
 from ..planner.marker import ConvertedMark
 from . import conversion_definition as definition
 from . import conversion_obstacles, ddl, locks
+from .brief_locks import UNFLUSHED, flush, lock_in_time
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
@@ -89,6 +91,7 @@ def swap(connection: Session, conversion: Conversion, deadline: float) -> None:
 
     with translated(connection, subject):
         persist(connection, attempt, wants, subject, deadline)
+        flush(connection)
     finish(connection, conversion.schema, conversion.legacy, deadline)
 
 
@@ -180,9 +183,11 @@ def _work(
     references = statements(connection, definition.REFERENCES, old=oid, new=name)
     wants[:] = wanted(oid, views, referenced, sequences)
     wants += locks.joined(connection, oid, Mode.SHARE_ROW_EXCLUSIVE)
-    yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
+    limits = {"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"}
+    yield setting(limits | UNFLUSHED)
     yield from role.as_login(lock_around(views, referenced, targets, "SHARE ROW EXCLUSIVE"))
     yield ddl.lock(plain, "ACCESS EXCLUSIVE")
+    yield lock_in_time()
     yield require(SQL("({}) = {}").format(fingerprint(oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
@@ -236,10 +241,13 @@ def lock_around(
     """
     for each in {each.oid: each for each in referenced}.values():
         yield SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(Identifier(each.schema, each.table))
+        yield lock_in_time()
     for each in targets:
         yield SQL("LOCK TABLE ONLY {} IN {} MODE").format(Identifier(each.schema, each.table), SQL(mode))
+        yield lock_in_time()
     for each in {each.oid: each for each in views}.values():
         yield SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(each.schema, each.name), Identifier(each.owner))
+        yield lock_in_time()
 
 
 def move_sequences(sequences: Sequence[Any], source: Relation, target: Relation) -> Iterator[Composable]:

@@ -24,6 +24,7 @@ from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
 from . import catalog, conversion_remains, ddl, locks
 from . import conversion_definition as definition
+from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
 from .conversion_definition import legacy_name, rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
@@ -248,6 +249,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
     yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above)
+    yield lock_in_time()
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
