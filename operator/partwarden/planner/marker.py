@@ -115,6 +115,9 @@ class ConvertedMark:
     """Foreign keys (schema, table, name) that were made again NOT VALID and are to be validated."""
     undone: bool = False
     """Whether it is a plain table again: the mark stays until ``validate`` is done."""
+    split: bool = False
+    """Whether its own primary key has given way to the wider one, so that partitions can be split off it: there is no
+    way back then."""
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
@@ -225,8 +228,8 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
     try:
         keys = tuple((_words(constraint), _words(wide)) for constraint, wide in held["keys"])
         validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
-        flags = held["nullable"], held["undone"]
-        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1])
+        flags = held["nullable"], held["undone"], held.get("split", False)
+        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, *flags[1:])
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None
