@@ -126,7 +126,7 @@ class TableNotFound(UserError):
 
 
 class NotPartitioned(UserError):
-    """The table is not partitioned. Set ``spec.convert.mode: Attach``, or create it with PARTITION BY RANGE."""
+    """The table is not partitioned. Set spec.convert.mode to Attach, or create it with PARTITION BY RANGE."""
 
 
 class ConversionRefused(UserError):

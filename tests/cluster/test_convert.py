@@ -12,15 +12,17 @@ import psycopg
 
 from lab.operator import until
 from lab.postgres import Database
-from lab.site import Site, partitions
+from lab.site import Site, conditions, partitions
 from partwarden.planner.conversion_rules import CHECK
 
 RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
     INSERT INTO run (at) SELECT now() - n * interval '1 day' FROM generate_series(0, 400) n;
     CREATE VIEW written AS SELECT id FROM run"""
-GATE = """; CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$;
+GATE = """CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'not yet' USING ERRCODE = '{code}'; END $$;
     CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"""
-"""Lets nothing of the last transaction be done, and all that comes before it."""
+"""Lets nothing of the last transaction be done, and all that comes before it. ``code``: of its error."""
+VALIDATED = "SELECT conname FROM pg_constraint WHERE conname = %s AND convalidated"
 FIELDS: dict[str, Any] = {"key": "at", "interval": "Month"}
 ATTACH = FIELDS | {"convert": {"mode": "Attach", "widenKeys": True}}
 
@@ -53,7 +55,8 @@ def writer(database: Database) -> Iterator[list[int]]:
 def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_plain_again(
     site: Site, pg_database: Database
 ) -> None:
-    pg_database.execute(RUN + GATE)
+    pg_database.execute(RUN)
+    pg_database.execute(GATE.format(code="lock_not_available"))
     (oid,) = pg_database.query("SELECT 'run'::regclass::oid")
     with writer(pg_database) as written:
         with site.operator() as first:
@@ -68,14 +71,18 @@ def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_pla
                     "public.run",
                 )
                 holder.execute(b"ROLLBACK")
-            refused = site.wait(Ready="False", Stalled="True")["status"]
-            assert pg_database.query("SELECT FROM pg_constraint WHERE conname = %s AND convalidated", CHECK)
-            assert "CheckStands" in [each["reason"] for each in refused["findings"]]
+            until("the CHECK is validated", lambda: pg_database.query(VALIDATED, CHECK))
             first.stop(signal.SIGKILL)
-        pg_database.execute("DROP EVENT TRIGGER gate")
+        # What stood goes on, and is refused now for good: no CHECK is left to refuse rows one day.
+        pg_database.execute("DROP EVENT TRIGGER gate; DROP FUNCTION refuse")
+        pg_database.execute(GATE.format(code="raise_exception"))
         count = len(written)
         until("rows are written", lambda: len(written) > count)
         with site.operator():
+            refused = site.wait(Ready="False", Stalled="True")["status"]
+            assert "not yet" in conditions(refused)["Ready"]["message"]
+            assert pg_database.query(VALIDATED, CHECK) == []
+            pg_database.execute("DROP EVENT TRIGGER gate")
             status = site.wait(Ready="True", reason="Converged")["status"]
             legacy, *ahead = status["partitions"]
             assert legacy["state"] == "Legacy"

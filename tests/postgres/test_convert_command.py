@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from lab.postgres import Database
 from partwarden.cli.main import main
-from partwarden.errors import DatabaseUnreachable
+from partwarden.errors import DatabaseUnreachable, TableBusy
 from partwarden.postgres import conversion_engine, conversion_swap
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -194,22 +194,105 @@ def test_a_table_that_is_used_by_a_long_transaction_is_left_and_its_holder_named
     assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 0
 
 
-def test_the_plan_of_a_policy_shows_its_conversion(database: Database, tmp_path: Path) -> None:
+ATTACH = "convert: {mode: Attach, widenKeys: true}"
+
+
+class PolicyFile:
+    """A policy of public.run in a file, and what ``plan`` and ``apply`` say of it."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._dsn, self.path = database.dsn, folder / "policy.yaml"
+
+    def write(self, *fields: str) -> None:
+        spec = ", ".join(["table: {name: run}, key: at, interval: Month, database: {secretRef: {name: db}}", *fields])
+        about = "apiVersion: partwarden.dev/v1alpha1\nkind: PartitionPolicy\nmetadata: {name: run}\n"
+        self.path.write_text(f"{about}spec: {{{spec}}}\n")
+
+    def __call__(self, command: str, *arguments: str) -> Result:
+        done = CliRunner().invoke(main, [command, "-f", str(self.path), "--dsn", self._dsn, *arguments])
+        assert "Traceback" not in done.output
+        return done
+
+
+@pytest.fixture
+def run(database: Database, tmp_path: Path) -> PolicyFile:
+    return PolicyFile(database, tmp_path)
+
+
+def test_apply_does_what_the_operator_does_and_the_way_back(database: Database, run: PolicyFile) -> None:
     database.execute(RUN)
-    manifest = tmp_path / "policy.yaml"
-    spec = "table: {name: run}, key: at, interval: Month, mode: Approve, database: {secretRef: {name: db}}"
-    manifest.write_text(
-        "apiVersion: partwarden.dev/v1alpha1\nkind: PartitionPolicy\nmetadata: {name: run}\n"
-        f"spec: {{{spec}, convert: {{mode: Attach, widenKeys: true}}}}\n"
-    )
-    plan = ["plan", "-f", str(manifest), "--dsn", database.dsn]
-    shown = CliRunner().invoke(main, plan)
+    run.write(ATTACH)
+    assert run("apply", "--now", "2026-01-01").exit_code == 1
+    assert kind(database) == "r"
+    done = run("apply")
+    assert (done.exit_code, kind(database)) == (0, "p"), done.output
+    assert "validated the CHECK" in done.output
+    assert "covered until" in done.output
+    assert "Nothing to do" in run("apply").output
+    database.execute("INSERT INTO run (at) SELECT now() + interval '40 days' FROM generate_series(1, 3)")
+    # Nothing but the way back, also where retention would have something to do.
+    retention = "retention: {keepFor: 1d, onExpire: Drop, dropWithoutArchive: true}, startFrom: 2000-01-01"
+    run.write("convert: {mode: Undo, moveBack: 2}", retention, "mode: Approve")
+    planned = run("plan", "-o", "json")
+    document = json.loads(planned.stdout)
+    assert (planned.exit_code, [each["action"] for each in document["steps"]]) == (2, ["UndoConversion"])
+    assert run("apply").exit_code == 1
+    refused = run("apply", "--approve", document["planDigest"])
+    assert (refused.exit_code, kind(database)) == (1, "p")
+    assert "3 rows" in refused.output
+    assert "at most 2 are moved back: raise moveBack" in refused.output
+    run.write("convert: {mode: Undo}", retention)
+    undone = run("apply", "-o", "json")
+    assert (undone.exit_code, kind(database)) == (0, "r"), undone.output
+    assert json.loads(undone.stdout)["ready"]["reason"] == "Undone"
+    assert len(rows(database)) == 404
+    for command in ("plan", "apply"):
+        assert (run(command).exit_code, kind(database)) == (0, "r")
+
+
+def test_apply_says_what_an_interrupted_conversion_leaves_and_takes_it_back(
+    database: Database, run: PolicyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(RUN)
+    run.write(ATTACH)
+
+    def busy(*_: object) -> None:
+        raise TableBusy("another session holds it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_engine, "swap", busy)
+        left = run("apply")
+    assert left.exit_code == 1
+    assert "CheckStands" in left.output
+    assert "TableBusy: another session holds it" in left.output
+    check = "SELECT FROM pg_constraint WHERE conname = 'partwarden_convert'"
+    run.write("convert: {mode: Never}")
+    assert run("plan").exit_code == 1
+    assert len(database.query(check)) == 1
+    assert "NotPartitioned" in run("apply").output
+    assert database.query(check) == []
+    run.write(ATTACH, "suspend: true")
+    assert (run("apply").exit_code, kind(database)) == (0, "r")
+
+
+def test_the_plan_of_a_policy_shows_its_conversion_and_apply_wants_its_approval(
+    database: Database, run: PolicyFile
+) -> None:
+    database.execute(RUN)
+    run.write(ATTACH, "mode: Approve")
+    shown = run("plan")
     assert shown.exit_code == 2, shown.output
     assert "CREATE UNIQUE INDEX CONCURRENTLY run_pkey_wide (id, at)" in shown.output
-    digest = json.loads(CliRunner().invoke(main, [*plan, "-o", "json"]).output)["planDigest"]
+    digest = json.loads(run("plan", "-o", "json").output)["planDigest"]
     assert f"before plan {digest} is approved" in shown.output
-    manifest.write_text(manifest.read_text().replace("widenKeys: true", "widenKeys: false"))
-    refused = CliRunner().invoke(main, plan)
-    assert refused.exit_code == 1
-    assert "with widenKeys (--widen-keys)" in refused.output
+    waits = run("apply")
+    assert (waits.exit_code, kind(database)) == (1, "r")
+    assert f"apply with --approve {digest}" in waits.output
+    run.write("convert: {mode: Attach, widenKeys: false}", "mode: Approve")
+    for command in ("plan", "apply"):
+        refused = run(command)
+        assert refused.exit_code == 1
+        assert "with widenKeys (--widen-keys)" in refused.output
     assert kind(database) == "r"
+    run.write(ATTACH, "mode: Approve")
+    assert (run("apply", "--approve", digest).exit_code, kind(database)) == (0, "p")

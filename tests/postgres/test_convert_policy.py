@@ -10,13 +10,14 @@ from lab.postgres import Database
 from partwarden.api.approval import PlanApproval
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.api.status import ConditionStatus, State
-from partwarden.controller import database_work
+from partwarden.controller import conversion_work, database_work
 from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
 from partwarden.errors import PolicyConflict, TableBusy
 from partwarden.planner.conversion_rules import CHECK
 from partwarden.planner.drop_preconditions import Archives
-from partwarden.postgres import conversion_swap
+from partwarden.postgres import conversion_engine, conversion_swap
 from partwarden.postgres.conninfo import from_dsn
+from partwarden.status.conditions import PolicyStatusUpdate
 from partwarden.status.events import CompletedAction
 
 RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL);
@@ -50,6 +51,8 @@ def work(
     steps: Steps | None = None,
     approved: str = "",
     beside: str = "",
+    patience: float = 10.0,
+    rests: PolicyStatusUpdate | None = None,
     **fields: Any,
 ) -> WorkReport:
     """One reconcile."""
@@ -63,9 +66,10 @@ def work(
         connection=from_dsn(database.dsn),
         held=frozenset(),
         archives=Archives(plan=PlanApproval(approved)),
-        patience=10.0,
+        patience=patience,
         connect_timeout=10,
         beside=beside,
+        rests=rests,
     )
     return database_work.work(request, steps or Steps())
 
@@ -105,6 +109,44 @@ def test_a_plain_table_is_converted_and_kept_by_the_same_reconcile(database: Dat
     assert len(set(supervisor.claimed)) == 2
     assert database.query("SELECT count(*) FROM run") == [(401,)]
     assert work(database, ATTACH).update.ready.reason == "Converged"
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_killed_after_any_step_it_goes_on(database: Database, most: int) -> None:
+    """No handler of the course runs: the process ends, and the server drops its session."""
+    database.execute(RUN)
+
+    class Killed(Steps):
+        def did(self, action: CompletedAction) -> None:
+            super().did(action)
+            if len(self.done) == most:
+                raise SystemExit
+
+    with pytest.raises(SystemExit):
+        work(database, ATTACH, Killed())
+    supervisor = Steps()
+    assert work(database, ATTACH, supervisor).update.ready.reason == "Converged"
+    assert len(supervisor.done) == 4 - most
+    assert database.query("SELECT count(*) FROM run") == [(401,)]
+
+
+def test_what_was_read_in_vain_is_counted_and_not_read_again_while_it_rests(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(f"{RUN}; ALTER TABLE run ALTER at DROP NOT NULL; INSERT INTO run VALUES (DEFAULT, NULL)")
+    refused = work(database, ATTACH)
+    assert (refused.update.ready.reason, refused.vain > 0) == ("ConversionRefused", True)
+
+    def read(*_: object) -> None:
+        raise AssertionError("the table is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_engine, "read_rows", read)
+        again = work(database, ATTACH, rests=refused.update)
+        assert (again.update, again.vain) == (refused.update, 0.0)
+    database.execute("DELETE FROM run WHERE at IS NULL")
+    converted = work(database, ATTACH)
+    assert (converted.update.ready.reason, converted.vain) == ("Converged", 0.0)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -198,19 +240,42 @@ def test_a_check_that_stands_waits_for_no_other_action(database: Database) -> No
     assert work(database, ATTACH, Steps(waits=True)).update.ready.reason == "Converged"
 
 
-def test_where_the_last_step_is_refused_it_comes_again_long_before_rows_are(database: Database) -> None:
-    database.execute(
-        RUN + "; CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not yet'; END $$;"
-        "CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"
-    )
-    report = work(database, ATTACH, resync="24h")
+REFUSE = """CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'not yet' USING ERRCODE = '{code}'; END $$;
+    CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"""
+"""Lets nothing of the last transaction be done, and all that comes before it."""
+
+
+def test_where_a_user_must_act_no_check_is_left_to_refuse_rows(database: Database) -> None:
+    database.execute(RUN)
+    database.execute(REFUSE.format(code="raise_exception"))
+    report = work(database, ATTACH)
     assert (report.update.ready.status, report.update.stalled) == (ConditionStatus.FALSE, True)
     assert "not yet" in report.update.ready.message
+    assert not has_check(database)
+    assert reasons(report) == set()
+    database.execute("DROP EVENT TRIGGER gate")
+    assert work(database, ATTACH).update.ready.reason == "Converged"
+
+
+def test_what_passes_leaves_the_check_and_comes_again_long_before_rows_are_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion_work, "PATIENCE", 0.0)
+    database.execute(RUN)
+    database.execute(REFUSE.format(code="lock_not_available"))
+    report = work(database, ATTACH, resync="24h", patience=1.0)
+    assert (report.update.ready.reason, report.update.reconciling) == ("TableBusy", True)
     assert has_check(database)
-    assert "CheckStands" in reasons(report)
+    # The index on the primary key aside nothing was read in vain: the CHECK is valid.
+    assert report.vain < 1.0
     assert report.boundary is not None
     ((left,),) = database.query("SELECT extract(epoch FROM date_trunc('month', now() + '1 day') + '1 month' - now())")
     assert report.boundary < 0.6 * float(str(left))
+    database.execute("DROP EVENT TRIGGER gate")
+    supervisor = Steps()
+    assert work(database, ATTACH, supervisor).update.ready.reason == "Converged"
+    assert len(supervisor.done) == 1
 
 
 def test_a_policy_that_an_older_one_keeps_from_the_table_takes_nothing_back(database: Database) -> None:

@@ -19,6 +19,7 @@ What it prints as JSON or YAML::
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Any
 
 import click
@@ -89,7 +90,7 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
             plan = observe_conversion(connection, wanted)
         finally:
             formats.progress()
-        done = _Done(output)
+        done = Done(output)
         parent, partitioned = plan.table.parent, plan.table.kind == "p"
         if not only_plan and partitioned and finish(connection, parent, given["patience"], done.add):
             return 0
@@ -126,6 +127,12 @@ def show(connection: Session, spec: TableSpec, output: str) -> bool:
     return bool(plan.refusals)
 
 
+def refuse_moment(now: datetime | None) -> None:
+    """Raises `InvalidSpec` where a user asks about another moment than now."""
+    if now is not None:
+        raise InvalidSpec("--now: a conversion is planned by the server's clock; leave it out")
+
+
 def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
     """Raises `click.UsageError` and `InvalidSpec`."""
     if given["key"] is None or given["interval"] is None:
@@ -155,7 +162,7 @@ def _ask(yes: bool, question: str) -> None:
         raise InvalidSpec("nothing is done")
 
 
-class _Done:
+class Done:
     """What was done: printed at once for people, kept for programs."""
 
     def __init__(self, output: str) -> None:
@@ -169,7 +176,7 @@ class _Done:
 
 def _undo(connection: Session, table: Table, yes: bool, output: str, given: dict[str, Any]) -> int:
     _ask(yes, f"Make {table} a plain table again?")
-    done = _Done(output)
+    done = Done(output)
     undo(connection, table, given["key"], given["patience"], given["move_back"], done.add)
     if not done.steps:
         formats.names(["Nothing to do: no conversion has made anything."], err=output not in ("text", "wide"))

@@ -23,9 +23,8 @@ They print a table for people, or one JSON document for programs; fields may be 
     }
 
 After ``apply`` all but ``actions`` describes the table after it. Bounds are [from, to), null for MINVALUE and
-MAXVALUE; those of a key without a time zone have none. Where the command fails, the document is
-``{"error": {"reason", "message"}}``, with ``actions`` as above where some were tried before. Of a plain table that
-``spec.convert`` is to partition, it is the document of ``partwarden convert --plan``.
+MAXVALUE; those of a key without a time zone have none. Where it fails, it is ``{"error": {"reason", "message"}}``, with
+``actions`` as above where some were tried before. With ``spec.convert`` see also `policy_conversion`.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -43,7 +43,7 @@ from ..api.approval import DIGEST, PlanApproval
 from ..api.policy import Mode, TableSpec
 from ..api.status import FOR_EVER
 from ..api.types import parse_day, parse_moment
-from ..errors import InvalidSpec, NotPartitioned, PartwardenError
+from ..errors import InvalidSpec, PartwardenError
 from ..planner.actions import Outcome
 from ..planner.calendar import Grid, iso
 from ..planner.inventory import Partition
@@ -53,12 +53,12 @@ from ..postgres.conninfo import from_dsn
 from ..postgres.engine import Report, maintain, observe_and_plan
 from ..status.approval import why_waiting
 from ..status.details import human
-from . import compare, convert, formats, manifest, options, policies, steps
+from . import compare, formats, manifest, options, policies, steps
 from .manifest import Manifest
 from .options import Target
+from .policy_conversion import ERROR, NOTHING, TO_DO, PolicyConversion
 
 F = TypeVar("F", bound=Callable[..., Any])
-NOTHING, ERROR, TO_DO = 0, 1, 2
 
 
 @dataclass
@@ -150,12 +150,11 @@ def plan(
         policy, info = manifest.connect(filename, dsn, table)
         now = _at(now, policy.spec)
         with session(info) as connection:
-            try:
-                inventory, planned = observe_and_plan(connection, policy.spec, now, policy.held, policy.archives)
-            except NotPartitioned:
-                if not policy.spec.converts:
-                    raise
-                return ERROR if convert.show(connection, policy.spec, output) else TO_DO
+            conversion = PolicyConversion(connection, info, policy.spec, output, now=now, only_plan=True)
+            parts = policy.spec, now, policy.held, policy.archives
+            if (observed := conversion.first(partial(observe_and_plan, connection, *parts))) is None:
+                return conversion.code
+            inventory, planned = observed
     _print(policy, now, Report(planned, (), inventory, planned, 0), None, output)
     if any(each.error for each in planned.findings):
         return ERROR
@@ -210,7 +209,10 @@ def apply(
         spec = policy.spec.model_copy(update={"mode": Mode.PLAN}) if policy.spec.suspend else policy.spec
         with session(info) as connection:
             known = policy.archives if approve is None else replace(policy.archives, plan=PlanApproval(approve))
-            observed = observe_and_plan(connection, spec, now, policy.held, known)
+            conversion = PolicyConversion(connection, info, policy.spec, output, known, patience, now)
+            observed = conversion.first(partial(observe_and_plan, connection, spec, now, policy.held, known))
+            if observed is None:
+                return conversion.code
             _refuse_to_run_ahead(now, observed[0].now, spec)
             if (gate := observed[1].gate).begins:
                 # What a status would keep is known for this run.

@@ -3,19 +3,23 @@
 Nothing is remembered: each run finds in the catalog how far the conversion has come, and goes on, moves the end of the
 range, or takes back what was prepared. It must never leave a CHECK standing that no run attends to, since a write
 beyond its end fails. So every run that finds one and may act goes on with the conversion, or takes the CHECK away: with
-``mode: Never`` or ``Undo``, without ``spec.convert``, and where something has come to forbid the conversion. A run that
-may not act, as of a suspended policy, says from when on writes are refused.
+``mode: Never`` or ``Undo``, without ``spec.convert``, and where something that only a user can remove forbids the
+conversion, or a step of it. A run that may not act, as of a suspended policy, says from when on writes are refused.
+
+How long rows were read in vain is in the report: the operator does not have them read again at once, see
+`conversion_rests`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..api.policy import Mode
-from ..errors import NotPartitioned, PartwardenError, PolicyConflict, UserError
+from ..errors import NotPartitioned, PartwardenError, PolicyConflict, TableBusy, UserError
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import CHECK, Wanted, is_ours
 from ..planner.conversion_steps import CONVERT, UNDO, conversion_digest, gate_of, standing, undo_digest, undo_step
@@ -28,7 +32,7 @@ from ..postgres import conversion_engine
 from ..postgres.connection import Session
 from ..postgres.conversion_facts import read_prepared, read_table
 from ..postgres.conversion_finish import read_mark
-from ..postgres.conversion_prepare import abandon, remove_check
+from ..postgres.conversion_prepare import WAIT_FOR_TRANSACTIONS, abandon, remove_check
 from ..postgres.engine import LONG
 from ..postgres.transaction import translated
 from ..status import conversion as status
@@ -49,7 +53,8 @@ QUEUED = "it waits for others that take long"
 class ConversionWork:
     """One reconcile, as far as its table is not partitioned, or is to be plain again.
 
-    ``claim`` takes the table for the policy. Raises `PolicyConflict` where an older policy has it.
+    ``claim`` takes the table for the policy. Raises `PolicyConflict` where an older policy has it. ``once``: no other
+    run follows by itself, so that of a CHECK which stands it is said after any failure.
     """
 
     connection: Session
@@ -57,6 +62,7 @@ class ConversionWork:
     supervisor: Supervisor
     report: WorkReport
     claim: Callable[[str, Parent], None]
+    once: bool = False
 
     def attend(self, error: NotPartitioned) -> bool:
         """Go on with a table that is not partitioned. Returns whether it is now; else the report has its status.
@@ -87,17 +93,20 @@ class ConversionWork:
                 self.claim(table.server.identity, table.parent)
             else:
                 self.supervisor.disclaim()
+            if self.request.rests is not None and (spec.converts or left is None):
+                self.report.update = self.request.rests
+                return False
             if spec.converts and (left is None or (table.key is not None and table.key.name == spec.key)):
                 return self._convert(table, left)
             self._take_back(table, left, error)
         except Withdrawn as withdrawn:
-            self.report.stopped = str(withdrawn)
+            self.report.stopped, self.report.vain = str(withdrawn), 0.0
             self.report.update = status.going_on(table, f"stopped: {withdrawn}")
         except PartwardenError as failure:
             # What passes is tried again soon, and moves the end of the range where that is needed. Of a conflict the
             # older policy attends to it.
-            lasts = isinstance(failure, UserError) and not isinstance(failure, PolicyConflict)
-            found = self._still_standing(table) if lasts else []
+            lasts = self.once or (isinstance(failure, UserError) and not isinstance(failure, PolicyConflict))
+            found = _standing(table, self._left(table), "a step has failed") if lasts else []
             self.report.update = status.failing(table, failure, found)
         return False
 
@@ -112,7 +121,7 @@ class ConversionWork:
             self.report.update = status.going_on(table, QUEUED)
             return False
         try:
-            with translated(self.connection, f"table {table}"):
+            with self._reading(), translated(self.connection, f"table {table}"):
                 plan = conversion_engine.observe_conversion(self.connection, wanted)
         except UserError:
             if left is not None and spec.mode is not Mode.PLAN:
@@ -128,12 +137,32 @@ class ConversionWork:
         if waits:
             return False
         self._check_wanted()
+        self._carry_out(wanted, plan)
+        return True
+
+    def _carry_out(self, wanted: Wanted, plan: ConversionPlan) -> None:
+        """Where only the user can remove what is in the way, the engine takes the CHECK away again: a policy that is
+        Stalled may be left so for weeks, and the range of the CHECK ends. What passes leaves it, for the next run."""
+        table, read = plan.table, self.report.vain
         # Where a step fails and is tried again slowly, the end of the range is moved long before it is reached.
         self.report.boundary = plan.holds_for.total_seconds() / 2
-        did = self._did(CONVERT, table.parent, table.bytes)
-        conversion_engine.convert(self.connection, wanted, plan, self._patience, did)
+        try:
+            did = self._did(CONVERT, table.parent, table.bytes)
+            with self._reading():
+                conversion_engine.convert(self.connection, wanted, plan, self._patience, did)
+        except PartwardenError as error:
+            if isinstance(error, TableBusy):
+                # For so long nothing was read.
+                waited = self._patience + WAIT_FOR_TRANSACTIONS / 1000
+                self.report.vain = max(read, self.report.vain - waited)
+            if (stands := self._left(table)) is not None and stands.validated:
+                # What was read for that is not lost.
+                self.report.vain = read
+            elif stands is None and not self.connection.closed:
+                self.report.boundary = None
+            raise
+        self.report.vain = 0.0
         self._ends()
-        return True
 
     def _forbid(self, plan: ConversionPlan, left: Leftover | None) -> None:
         """No run would move the end of a CHECK that stands: it is taken away, where the role may do it."""
@@ -174,7 +203,9 @@ class ConversionWork:
             if (indexes or unfinished) and not self._begin(UNDO, table.parent, table.bytes):
                 self.report.update = status.going_on(table, QUEUED)
                 return
-            conversion_engine.finish(self.connection, table.parent, self._patience, did)
+            with self._reading():
+                conversion_engine.finish(self.connection, table.parent, self._patience, did)
+            self.report.vain = 0.0
             if indexes:
                 abandon(self.connection, table, time.monotonic() + self._patience, did)
             self._ends()
@@ -227,12 +258,17 @@ class ConversionWork:
         if not legacy or not spec.converts or spec.suspend or spec.mode is not Mode.APPLY or self.request.beside:
             return update
         parent = inventory.parent
+        if (rests := self.request.rests) is not None:
+            return status.still_resting(update, rests)
         if self.report.stopped or parent is None or not self._begin(CONVERT, parent, legacy[0].bytes):
             return update
         try:
             did = self._did(CONVERT, parent, legacy[0].bytes)
-            conversion_engine.finish(self.connection, parent, self._patience, did)
+            with self._reading():
+                conversion_engine.finish(self.connection, parent, self._patience, did)
+            self.report.vain = 0.0
         except Withdrawn as withdrawn:
+            self.report.vain = 0.0
             self.report.stopped = str(withdrawn)
         except PartwardenError as error:
             return status.with_error(update, error)
@@ -277,14 +313,23 @@ class ConversionWork:
         if stopped := self.supervisor.why_stopped():
             raise Withdrawn(stopped)
 
-    def _still_standing(self, table: PlainTable) -> list[Finding]:
-        """After a failure: the connection may be lost as well."""
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Counts the time for which rows are read, until it is known that they are not read in vain."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.report.vain += time.monotonic() - began
+
+    def _left(self, table: PlainTable) -> Leftover | None:
+        """The CHECK that stands after a failure; None where there is none, or the connection is lost as well."""
         try:
             with translated(self.connection, f"table {table}"):
                 prepared = read_prepared(self.connection, self.request.spec.table, CHECK)
         except PartwardenError:
-            return []
-        return _standing(table, prepared[1] if prepared else None, "a step has failed")
+            return None
+        return prepared[1] if prepared else None
 
 
 def _unfinished(mark: ConvertedMark | None) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 
 import psycopg
 
-from ..api.policy import Mode, PartitionPolicySpec
+from ..api.policy import Mode, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import ObjectKey
 from ..archive import pgdump, table_lookup
@@ -84,7 +84,7 @@ class Supervisor(Recheck):
 class WorkRequest:
     """One reconcile of one policy. ``patience``: seconds for locks, in all; ``connect_timeout``: for each address."""
 
-    spec: PartitionPolicySpec
+    spec: TableSpec
     connection: ConnectionInfo = field(repr=False)
     held: frozenset[str]
     archives: Archives = field(repr=False)
@@ -93,6 +93,8 @@ class WorkRequest:
     policy: ObjectKey | None = None
     """How messages name it."""
     measured: Measured = NOTHING
+    rests: conditions.PolicyStatusUpdate | None = None
+    """What the status stays while a conversion rests, see `conversion_rests`."""
     beside: str = ""
     """The action, as in status.plan, which takes long and which another run of the policy does: this one does what is
     short, and that lets others lock the parent."""
@@ -116,6 +118,8 @@ class WorkReport:
     """Why something of the plan was not begun, or undone."""
     converted: bool = False
     """A step of a conversion, or of its way back, was begun."""
+    vain: float = 0.0
+    """Seconds for which a conversion has read rows, and come to nothing."""
     missing: tuple[int, ...] = ()
     """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""
 
@@ -247,8 +251,7 @@ def _claim(connection: Session, supervisor: Supervisor, server: str, parent: Par
 def _missing(connection: Session, inventory: Inventory, archives: Archives) -> tuple[int, ...]:
     """Of the archived tables that are neither partitions nor detached, those that are gone: where each drop was
     recorded in its archive, nothing is asked."""
-    there = (each.oid for each in (*inventory.partitions, *inventory.detached))
-    oids = archives.unrecorded(there)
+    oids = archives.unrecorded(each.oid for each in (*inventory.partitions, *inventory.detached))
     return inspection.missing(connection, oids)[:MOST_MISSING] if oids else ()
 
 
@@ -282,10 +285,8 @@ def find_keys(request: KeySearch, supervisor: Supervisor) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSearch:
-    """The table of an archive, as its Job would find it: before there is one.
-
-    ``oid`` and ``server`` are those of the archive, as far as they are known.
-    """
+    """The table of an archive, as its Job would find it, before there is one. ``oid`` and ``server``: of the archive,
+    as far as they are known."""
 
     connection: ConnectionInfo = field(repr=False)
     connect_timeout: int

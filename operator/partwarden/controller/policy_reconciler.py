@@ -24,6 +24,7 @@ from ..postgres.conninfo import ConnectionInfo
 from ..status import conditions, details, events, outage
 from . import workqueue
 from .archive_requests import ArchiveRequests
+from .conversion_rests import ConversionRests
 from .database_process import WorkerDefect
 from .database_work import WorkReport, WorkRequest
 from .event_handlers import PolicyEventHandler
@@ -97,7 +98,7 @@ class PolicyReconciler:
         self._execute, self._long, self._observe = execute, long, observe
         self._lost, self._measure, self._stopping = lost, measure, False
         self._proofs = ServerProofs(runtime, ownership, look)
-        self._slots, self._backoff = Slots(), workqueue.Backoff()
+        self._slots, self._backoff, self._rests = Slots(), workqueue.Backoff(), ConversionRests()
         self._waiting: dict[ObjectKey, float] = {}
         """Policies that wait for older ones, and since when."""
 
@@ -112,6 +113,7 @@ class PolicyReconciler:
             # A reconcile that ran while the policy was deleted may have claimed the table once more.
             self._ownership.release(key)
             self._backoff.forget(key)
+            self._rests.forget(key)
             self._waiting.pop(key, None)
             self._long.forget(key)
             return None
@@ -129,7 +131,7 @@ class PolicyReconciler:
             run.done = supervisor.done
             with self._connection(policy, spec, supervisor) as connection:
                 run.report = self._execute(self._request(run, spec, connection), supervisor)
-            run.update = run.report.update
+            run.update = self._rests.note(policy, run.report, self._runtime.clock())
             self._request_archives(run, spec, connection)
         except NoFreeSlot:
             return WAIT_FOR_SLOT
@@ -207,6 +209,7 @@ class PolicyReconciler:
             connect_timeout=settings.connect_timeout,
             policy=policy.key,
             measured=self._measure(policy, spec),
+            rests=self._rests.of(policy),
             beside=run.beside.step.action if run.beside else "",
         )
 
@@ -293,7 +296,8 @@ class PolicyReconciler:
             log.warning("%s", error, extra=run.about(error.reason))
 
     def _requeue(self, run: Run, result: workqueue.Result) -> float:
-        after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, run.report.boundary)
+        ends = [each for each in (run.report.boundary, self._rests.remaining(run.policy.key)) if each is not None]
+        after = self._backoff.after(run.policy.key, run.policy.edition, result, run.resync, min(ends, default=None))
         if run.report.more:
             self._backoff.forget(run.policy.key)
             after = 0.0

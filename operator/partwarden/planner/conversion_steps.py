@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from .calendar import iso
 from .conversion_plan import ConversionPlan
@@ -17,6 +18,7 @@ CONVERT, UNDO = "ConvertTable", "UndoConversion"
 """What a policy does, as ``status.plan`` and ``status.longAction`` call it."""
 WILL_CHANGE = "WillChange"
 CHECK_STANDS = "CheckStands"
+RESTS = "ConversionRests"
 
 
 def steps_of(plan: ConversionPlan) -> tuple[PlannedStep, ...]:
@@ -94,6 +96,16 @@ def standing(table: object, left: Leftover, why: str) -> Finding:
         "away"
     )
     return Finding(CHECK_STANDS, str(table), message)
+
+
+def rest(table: str, took: float, since: datetime, until: datetime) -> Finding:
+    """Rows were read for long in vain: ``took`` seconds, until ``since``. It is tried again at ``until``."""
+    message = (
+        f"since {iso(since.replace(microsecond=0))} the table is not read: that took {duration(took)} and ended as "
+        f"Ready says; it is tried again at {iso(until.replace(microsecond=0))}, or as soon as spec is edited or the "
+        "plan approved"
+    )
+    return Finding(RESTS, table, message)
 
 
 def duration(seconds: float) -> str:

@@ -219,7 +219,8 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
         )
     if many > limit:
         raise StatementRejected(
-            f"{subject}: rows lie in other partitions than {found.legacy}: {where}; at most {limit:,} are moved back"
+            f"{subject}: rows lie in other partitions than {found.legacy}: {where}; at most {limit:,} are moved back: "
+            "raise moveBack (--move-back), all sessions wait for the time that it takes"
         )
     return many
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from ..api.policy import Mode, TableSpec
-from ..api.status import FOR_EVER, MAX_PLAN, ConditionType, PartitionPolicyStatus, Severity, Summary
+from ..api.status import (
+    FOR_EVER,
+    MAX_FINDINGS,
+    MAX_PLAN,
+    ConditionType,
+    FindingStatus,
+    PartitionPolicyStatus,
+    Severity,
+    Summary,
+)
 from ..api.types import ObjectKey
 from ..errors import ConversionRefused, PartwardenError, UserError
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import Wanted
-from ..planner.conversion_steps import changes_of, conversion_digest, gate_of, steps_of
+from ..planner.conversion_steps import RESTS, changes_of, conversion_digest, gate_of, rest, steps_of
 from ..planner.findings import Finding
 from ..planner.plain_table import PlainTable
 from ..planner.plan_gate import PlanGate
@@ -42,6 +52,10 @@ class WayBack:
     digest: str = ""
     """What has to be approved first."""
     error: PartwardenError | None = None
+
+    def alone(self) -> PolicyStatusUpdate:
+        """The update where the table was not looked at for anything else."""
+        return self.on(PolicyStatusUpdate(self.ready, reconciling=False, stalled=False, table=PartitionPolicyStatus()))
 
     def on(self, update: PolicyStatusUpdate) -> PolicyStatusUpdate:
         """The update of the partitioned table, with that."""
@@ -78,6 +92,13 @@ def with_error(update: PolicyStatusUpdate, error: PartwardenError) -> PolicyStat
     return replace(
         update, ready=failed(error), reconciling=not stalled, stalled=stalled, errors=(error, *update.errors)
     )
+
+
+def still_resting(update: PolicyStatusUpdate, rests: PolicyStatusUpdate) -> PolicyStatusUpdate:
+    """The update of the partitioned table, with what ``rests`` says that has failed, and until when it rests."""
+    said = [each for each in (rests.table.findings if rests.table else []) if each.reason == RESTS]
+    update = with_error(update, rests.errors[0]) if rests.errors else update
+    return _with_findings(update, said)
 
 
 def forbidden(plan: ConversionPlan, standing: Sequence[Finding] = ()) -> PolicyStatusUpdate:
@@ -150,6 +171,20 @@ def failing(table: PlainTable, error: PartwardenError, found: Sequence[Finding] 
         [Graded(Severity.WARNING, each) for each in found],
     )
     return _update(table, ready, reconciling=not stalled, stalled=stalled, found=warnings, errors=(error,))
+
+
+def resting(update: PolicyStatusUpdate, took: timedelta, since: datetime, until: datetime) -> PolicyStatusUpdate:
+    """The update, and that the table is not read again before ``until``: it was, for ``took``, in vain."""
+    table = update.table.summary.table if update.table and update.table.summary else "the table"
+    found = finding_status(Graded(Severity.NOTICE, rest(table, took.total_seconds(), since, until)))
+    return _with_findings(update, [found])
+
+
+def _with_findings(update: PolicyStatusUpdate, found: Sequence[FindingStatus]) -> PolicyStatusUpdate:
+    if update.table is None:
+        return update
+    kept = update.table.findings[: MAX_FINDINGS - len(found)]
+    return replace(update, table=update.table.model_copy(update={"findings": [*kept, *found]}))
 
 
 def undone(table: PlainTable) -> PolicyStatusUpdate:

@@ -16,7 +16,7 @@ from .. import errors
 from ..api.status import MAX_FINDINGS, MAX_WARNINGS, FindingStatus, Severity
 from ..errors import DefaultHasRows, DetachPending
 from ..planner.actions import Outcome
-from ..planner.conversion_steps import CHECK_STANDS, WILL_CHANGE
+from ..planner.conversion_steps import CHECK_STANDS, RESTS, WILL_CHANGE
 from ..planner.drop_preconditions import APPROVAL
 from ..planner.findings import Finding
 from ..planner.maintenance import TOO_LARGE
@@ -53,7 +53,7 @@ NOTICES = frozenset(
         # An approval that was used names a table that was dropped.
         "ApprovalMatchesNothing",
         # The policy or the table is as the user made it.
-        WILL_CHANGE,
+        *(WILL_CHANGE, RESTS),
         *("EnsureExpired", "OffGrid", "SplitOffGrid", "SubPartitioned", "DiffersFromParent", "SuperuserLogin"),
         # Any role can write such a comment.
         *("MarkNotCounted", "CommentTooLong"),
