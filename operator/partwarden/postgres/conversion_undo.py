@@ -210,14 +210,13 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
     rows = [int(count) for ((count,),) in run(connection, *counts)]
     # With it go rights and locks.
     run(connection, "ROLLBACK TO SAVEPOINT uncounted", "RELEASE SAVEPOINT uncounted")
-    many = sum(rows)
     where = ", ".join(f"{count_of(n, n <= limit)} in {each}" for n, each in zip(rows, found.others, strict=True) if n)
     if found.mark.split:
         raise StatementRejected(
             f"{subject}: {found.legacy} was split, and its primary key has become that of the partitioned table; rows "
             f"lie in other partitions: {where or 'none'}; make a plain table by hand, and copy all rows into it"
         )
-    if many > limit:
+    if (many := sum(rows)) > limit:
         raise StatementRejected(
             f"{subject}: rows lie in other partitions than {found.legacy}: {where}; at most {limit:,} are moved back: "
             "raise moveBack (--move-back), all sessions wait for the time that it takes"
