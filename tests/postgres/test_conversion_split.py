@@ -135,6 +135,15 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
 
 def test_more_rows_than_the_limit_stay(converted: Database) -> None:
     (said,) = ends(split(converted.dsn, convert=POLICY["convert"] | {"splitMaxRows": 8040}))
+    assert "more than 8,040 rows (spec.convert.splitMaxRows) would leave it for public.run_2026" in said
+    assert (converted.query(BOUNDS)[0], converted.query(LEFT)) == ((LEGACY, "2020", "2027"), [])
+
+
+def test_rows_that_come_while_others_are_copied_count_as_well(
+    converted: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partwarden.postgres.conversion_split._Split._check_rows", lambda _: None)
+    (said,) = ends(split(converted.dsn, convert=POLICY["convert"] | {"splitMaxRows": 8040}))
     assert "more than 8,040 rows (spec.convert.splitMaxRows) of its range lie in the partition" in said
     assert converted.query(BOUNDS)[0] == (LEGACY, "2020", "2027")
 

@@ -31,6 +31,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableChanged
 from ..planner.actions import SplitLegacy
+from ..planner.default_rows import count_of
 from ..planner.inventory import Inventory, Partition
 from . import ddl, drain, locks, table_state, transaction
 from .alone import OutOfTime, run_outside
@@ -44,6 +45,7 @@ from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, READ_ALL_LIMIT, READ_
 NAME = "partwarden_split"
 """Of the CHECK; function and index have the OID of the table after it."""
 VACUUM_LIMIT = 1800.0
+COUNT_TIMEOUT = "60s"
 BUILD_TIMEOUT = 600_000
 """Milliseconds that the build of the index waits for others' transactions, each time that it must."""
 
@@ -120,6 +122,7 @@ class _Split:
         self._index = f"{NAME}_{legacy.oid}"
 
     def run(self) -> None:
+        self._check_rows()
         vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
         self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
         if not self._state().validated:
@@ -135,6 +138,18 @@ class _Split:
             move.run()
         except psycopg.Error as error:
             raise changed(error, self._subject) or error from None
+
+    def _check_rows(self) -> None:
+        """Before anything is prepared or copied, which would be in vain each time. Raises `StatementRejected`."""
+        into, key = self._action.into, Identifier(self._key)
+        source = SQL("ONLY {} WHERE {}").format(ddl.relation(self._legacy), ddl.in_range(key, into.bounds))
+        with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=self._action):
+            (((rows,),),) = run(self._connection, ddl.count(source, into.max_rows + 1))
+        if rows > into.max_rows:
+            raise StatementRejected(
+                f"{self._subject}: more than {count_of(into.max_rows)} ({_Move.limit}) would leave it for {into}, "
+                "while all other sessions wait; raise that, or leave them there: set spec.convert.split to Never"
+            )
 
     def _state(self) -> Any:
         """What the catalog says of the table now. Raises `TableChanged`, and what keeps it from being split."""
