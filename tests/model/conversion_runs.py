@@ -1,4 +1,4 @@
-"""Runs of a conversion and of its way back, interrupted at random points, until one comes to its end."""
+"""Runs of a conversion, of a split and of the way back, interrupted at random points, until one comes to its end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
 
 from lab.operator import until
 from lab.postgres import Database
 from model.plain_tables import PlainTableShape
+from partwarden.api import conversion
 from partwarden.api.policy import TableSpec
 from partwarden.errors import TransientError
+from partwarden.planner.actions import SplitLegacy
 from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert, finish, observe_conversion, undo
+from partwarden.postgres.engine import maintain
 from support.meanwhile import Interrupted
 
 PATIENCE = 5.0
@@ -58,11 +62,29 @@ class Back:
         undo(connection, self.wanted.spec.table, self.wanted.spec.key, PATIENCE, LIMIT, ignore)
 
 
+class Split:
+    """Let every interval but one leave the table that was converted, as if two years had passed."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+
+    def __call__(self, connection: Session) -> None:
+        """Go on where the last run ended."""
+        asked = conversion.Convert(mode=conversion.ConvertMode.ATTACH, split=conversion.Split.BACKGROUND)
+        spec, later = self.wanted.spec.model_copy(update={"convert": asked}), datetime.now(UTC) + timedelta(days=730)
+        while True:
+            outcomes = maintain(connection, spec, now=later, patience=PATIENCE).outcomes
+            for each in filter(None, (each.error for each in outcomes)):
+                raise each
+            if not any(isinstance(each.action, SplitLegacy) for each in outcomes):
+                return
+
+
 def ignore(_: str, __: float) -> None:
     """Nothing is reported."""
 
 
-Step = Forward | Back
+Step = Forward | Back | Split
 
 
 def attempt(database: Database, shape: PlainTableShape, step: Step, rng: Random, trouble: str) -> str:
@@ -165,7 +187,8 @@ def main() -> None:
     """One run in a process of its own."""
     name, dsn, fields = json.loads(sys.argv[1])
     wanted = Wanted(TableSpec.model_validate(fields), widen_keys=True)
-    step: Step = Forward(wanted) if name == "Forward" else Back(wanted)
+    steps: list[type[Step]] = [Forward, Back, Split]
+    step = next(each for each in steps if each.__name__ == name)(wanted)
     try:
         with session(from_dsn(dsn)) as connection:
             step(connection)

@@ -1,4 +1,4 @@
-"""One table: converted and made plain again while sessions use it, each interrupted until it comes to its end."""
+"""One table: converted, split and made plain again while sessions use it, each interrupted until it is done."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections import Counter
 from random import Random
 from typing import NamedTuple
 
+import pytest
+
 from lab.postgres import Database
-from model.conversion_runs import TROUBLES, Back, Forward, Step, attempt, complete
+from model.conversion_runs import TROUBLES, Back, Forward, Split, Step, attempt, complete
 from model.plain_tables import PlainTableShape, draw, quote
 from model.table_traffic import Traffic, traffic
+from partwarden.errors import StatementRejected
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import maintain
@@ -82,16 +85,32 @@ class ConversionSequence:
             sessions.goes_on()
             self._compare(shape, first, ahead)
             sessions.moving = True
-            for _ in range(self.rng.randint(0, INTERRUPTED)):
-                self._interrupt(shape, back, sessions)
-            self._complete(shape, back, sessions)
+            split = "referenced" not in shape.chosen and self.rng.random() < 0.5
+            if split:
+                self._split(shape, sessions)
+            if split and "narrow key" in shape.chosen:
+                with session(from_dsn(shape.login)) as connection, pytest.raises(StatementRejected, match="was split"):
+                    back(connection)
+            else:
+                for _ in range(self.rng.randint(0, INTERRUPTED)):
+                    self._interrupt(shape, back, sessions)
+                self._complete(shape, back, sessions)
+                assert_equal(dump(self.database), before)
+                assert self._oid(shape) == oid, "the table is another one"
             sessions.moving = False
             sessions.goes_on()
-            assert_equal(dump(self.database), before)
-            assert self._oid(shape) == oid, "the table is another one"
         self.counts["changes of rows"] += sum(n for who, n in sessions.done.items() if who.startswith("writer"))
         self.counts["reads"] += sum(n for who, n in sessions.done.items() if who.startswith("reader"))
         self._judge_triggers(shape)
+
+    def _split(self, shape: PlainTableShape, sessions: Traffic) -> None:
+        for _ in range(self.rng.randint(0, INTERRUPTED)):
+            self._interrupt(shape, Split(shape.wanted), sessions)
+        self._complete(shape, Split(shape.wanted), sessions)
+        sessions.goes_on()
+        many = len(self.database.query(PARTITIONS, shape.name))
+        assert many > 3, f"there are {many} partitions"
+        self.counts["tables that were split"] += 1
 
     def _interrupt(self, shape: PlainTableShape, step: Step, sessions: Traffic) -> None:
         trouble = self.rng.choice([*TROUBLES, "backend terminated", "ended after a command", "process killed"])

@@ -339,3 +339,34 @@ def test_foreign_keys_that_are_left_are_validated_by_the_next_reconcile(
     assert work(database, {"mode": "Attach"}, supervisor).update.ready.reason == "Converged"
     assert [each.split(" ")[0] for each in supervisor.done] == ["validated"]
     assert database.query(unproven) == [(0,)]
+
+
+def test_intervals_leave_the_table_one_a_reconcile(database: Database) -> None:
+    passed = "date_trunc('month', now() - interval '1 day', 'UTC')"
+    database.execute(f"""CREATE TABLE run (id bigint, at timestamptz NOT NULL, PRIMARY KEY (at, id));
+        INSERT INTO run SELECT n, {passed} - n * interval '1 day' FROM generate_series(1, 99) n""")
+    assert work(database, ATTACH).update.ready.reason == "Converged"
+    # As if it had been converted before this month.
+    ((name, begin),) = database.query(
+        """SELECT relname, substring(pg_get_expr(relpartbound, 0) FROM $$FROM .'([^']+)'$$) FROM pg_class
+           WHERE relname ~ '_until_' AND relkind = 'r'"""
+    )
+    database.execute(f"""ALTER TABLE run DETACH PARTITION {name}; DO $$ BEGIN EXECUTE format('ALTER TABLE run ATTACH
+        PARTITION {name} FOR VALUES FROM (%L) TO (%L)', '{begin}', {passed}); END $$""")
+    supervisor = Steps()
+    report = work(database, ATTACH | {"split": "Background"}, supervisor)
+    assert not report.update.errors, report.update.errors
+    assert report.more
+    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run'::regclass"
+    ((many,),) = database.query(partitions)
+    assert set(supervisor.done) == {"partition"}
+    assert report.update.table is not None
+    assert "SplitLegacy" in [each.action for each in report.update.table.plan]
+    for _ in range(4):
+        report = work(database, ATTACH | {"split": "Background"})
+    assert not report.more
+    assert report.update.table is not None
+    assert "SplitLegacy" not in [each.action for each in report.update.table.plan]
+    assert database.query("SELECT count(*) FROM run") == [(99,)]
+    # 99 days before a month reach into four.
+    assert database.query(partitions) == [(many + 2,)]

@@ -18,6 +18,13 @@ class ConvertMode(StrEnum):
     UNDO = "Undo"
 
 
+class Split(StrEnum):
+    """Whether the table that was converted is divided into partitions of one interval each."""
+
+    NEVER = "Never"
+    BACKGROUND = "Background"
+
+
 class Convert(Model):
     """The conversion of a plain table."""
 
@@ -43,4 +50,17 @@ class Convert(Model):
         le=1_000_000,
         description="Most rows of later partitions that Undo moves back into the table, while all others wait; if "
         "there are more, nothing is done. Default: 1000.",
+    )
+    split: Annotated[Split, Field(strict=False)] = Field(
+        Split.NEVER,
+        description="Background moves the rows of the first partition into partitions of one interval each, the "
+        "youngest first, in spec.maintenance.window, once the last interval that it holds has passed. With mode: "
+        "Attach only. Default: Never.",
+    )
+    split_max_rows: int = Field(
+        500_000,
+        ge=1,
+        le=10_000_000,
+        description="Most rows of one interval that leave the first partition, since all others wait while they are "
+        "deleted there, at most a second; if there are more, nothing is moved. Default: 500000.",
     )

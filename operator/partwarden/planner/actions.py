@@ -177,6 +177,28 @@ class ReindexPartition(LongTableAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitLegacy(LongTableAction):
+    """Move the rows of the youngest interval of the table that was converted into a partition of their own."""
+
+    verb, past, done = "split", "split", "PartitionSplit"
+    range: BoundedRange
+    """What leaves."""
+    whole: Bounds
+    """Those of the partition before."""
+    into: DrainIntoPartition
+    """What it moves into."""
+
+    @property
+    def rest(self) -> Bounds:
+        """Those of the partition afterwards."""
+        return Bounds(self.whole.lower, self.into.bounds.lower)
+
+    @property
+    def title(self) -> str:
+        return f"{self.into.name} off {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalyzeParent(Action):
     """Renew the statistics of the parent, which autovacuum never does."""
 

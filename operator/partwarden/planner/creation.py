@@ -237,7 +237,7 @@ def _create(
 def _create_one(context: PlanContext, siblings: Mapping[str, Partition], piece: BoundedRange, why: str) -> Action:
     spec, schema = context.spec, context.parent.schema
     name = partition_name(spec.table.name, spec.name_format, context.grid, piece)
-    _check_free(context, siblings, name, piece)
+    check_free(context, siblings, name, piece)
     bounds = context.edges.bounds(piece.lower, piece.upper)
     if not (rows := _rows_to_drain(context, name, piece)):
         lock = _attach_lock(context)
@@ -297,7 +297,8 @@ def _default(context: PlanContext, siblings: Mapping[str, Partition]) -> tuple[l
     return [CreateDefault(schema=parent.schema, name=name, reason=why, lock=lock)], []
 
 
-def _check_free(context: PlanContext, siblings: Mapping[str, Partition], name: str, piece: Range) -> None:
+def check_free(context: PlanContext, siblings: Mapping[str, Partition], name: str, piece: Range) -> None:
+    """Raises `NameTaken` where a partition for the piece cannot be called so. ``siblings``: partitions by name."""
     parent, other = context.parent, siblings.get(name)
     would = f"the partition for [{iso(piece.lower)}, {iso(piece.upper)}) would be called {parent.schema}.{name}"
     if other is not None:

@@ -106,8 +106,6 @@ class PartitionTemplate:
     policies: tuple[RowPolicy, ...] = ()
     unlogged: bool = False
     """Whether the newest sibling is UNLOGGED: a crash of the server empties it."""
-    default_unlogged: bool = False
-    """The same of the DEFAULT partition."""
 
 
 @dataclass(frozen=True, slots=True)

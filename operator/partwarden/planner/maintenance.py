@@ -1,4 +1,6 @@
-"""Plan maintenance: VACUUM and REINDEX of closed partitions, ANALYZE of the parent; warn of size and of pruning."""
+"""Plan maintenance: VACUUM and REINDEX of closed partitions, ANALYZE of the parent, what leaves the table that was
+converted; warn of size and of pruning.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,10 @@ from .context import PlanContext
 from .findings import Finding, join_names, quoted
 from .inventory import ClosedPartition, Inventory, Partition, Pruning, RelationKind
 from .retirement import Retired
+from .splitting import LATE, split
 
 NAMED = 5
 TOO_LARGE = "PartitionTooLarge"
-LATE = timedelta(hours=1)
-"""A range counts as passed so long after its end: rows of its last minutes may come late."""
 SHARE = 0.1
 ROWS = 1000
 """Statistics of the parent are stale when it is believed to hold so much, and so many rows, more or less than its
@@ -51,9 +52,9 @@ def upkeep(context: PlanContext, retired: Retired) -> Upkeep:
     """Decided last, and done last: creating and retiring come before. Outside of the window it is deferred."""
     window = context.spec.maintenance.window
     large = _oversized(context)
-    closing = _close(context, retired.expired)
+    closing, splitting = _close(context, retired.expired), split(context, retired.expired)
     drifted = context.spec.maintenance.analyze_parent and _has_drifted(context.inventory)
-    due = (*_analyze(context, drifted), *closing.actions)
+    due = (*_analyze(context, drifted), *closing.actions, *splitting.actions)
     opens = None
     if due and window is not None and not is_open(window, context.zone, context.now):
         opens = next_opening(window, context.zone, context.now)
@@ -62,10 +63,10 @@ def upkeep(context: PlanContext, retired: Retired) -> Upkeep:
         actions=() if opens else due,
         deferred=due if opens else (),
         opens=opens,
-        findings=(*_thresholds(context, large), *_pruning(context), *closing.findings),
+        findings=(*_thresholds(context, large), *_pruning(context), *closing.findings, *splitting.findings),
         oversized=frozenset(each.oid for each in large),
         drifted=drifted,
-        boundary=min(filter(None, (closing.boundary, opens)), default=None),
+        boundary=min(filter(None, (closing.boundary, splitting.boundary, opens)), default=None),
     )
 
 

@@ -117,6 +117,9 @@ class ConvertedMark:
     """Whether it is a plain table again: the mark stays until ``validate`` is done, and nothing is ``left``."""
     left: tuple[int, ...] = ()
     """OIDs of partitions that became its children by the way back, and are to be dropped."""
+    split: bool = False
+    """Whether its own primary key has given way to the wider one, so that partitions can be split off it: there is no
+    way back then."""
 
 
 def read(comment: str | None) -> tuple[str, Marker | None]:
@@ -227,9 +230,9 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
     try:
         keys = tuple((_words(constraint), _words(wide)) for constraint, wide in held["keys"])
         validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
-        flags = held["nullable"], held["undone"]
+        flags = held["nullable"], held["undone"], held.get("split", False)
         left = tuple(_oid(each) for each in held.get("left", []))
-        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left)
+        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left, flags[2])
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None

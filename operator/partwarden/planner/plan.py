@@ -24,10 +24,11 @@ from .actions import (
     DetachPartition,
     DropDetached,
     FinalizeDetach,
+    SplitLegacy,
     TableAction,
 )
 from .archive_gate import Request
-from .calendar import BoundedRange, Range, iso, merge
+from .calendar import BoundedRange, Range, iso, merge, subtract
 from .context import PlanContext
 from .creation import wanted
 from .drop_preconditions import UNKNOWN, Archives, unmet
@@ -91,7 +92,8 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tables that are to be made."""
-        return tuple(action.name for action in self.due if isinstance(action, CreatePartition | CreateDefault))
+        made = (action.into if isinstance(action, SplitLegacy) else action for action in self.due)
+        return tuple(each.name for each in made if isinstance(each, CreatePartition | CreateDefault))
 
     def check_invariants(self, context: PlanContext) -> None:
         """Refuse a plan that contradicts what it was made from, however that came about.
@@ -219,6 +221,10 @@ def _misread(actions: Sequence[Action], context: PlanContext) -> Iterator[str]:
             dated = context.spec.retention is not None and context.may_expire(action.range) is not None
             if ranges.get(action.oid) != action.range or not dated:
                 yield f"{action} is detached, and is no partition with those bounds that may expire"
+        if isinstance(action, SplitLegacy):
+            held = ranges.get(action.oid)
+            if held is None or held.upper != action.range.upper or subtract(action.range, [held]):
+                yield f"{action} is split, and what is to leave it is not the end of its range"
 
 
 def _proven(action: DetachPartition | DropDetached, context: PlanContext) -> bool:

@@ -280,8 +280,7 @@ SELECT CASE WHEN s.relam = coalesce(nullif(p.relam, 0), s.relam)
                 (SELECT i.inhparent FROM pg_index x JOIN pg_inherits i ON i.inhrelid = x.indexrelid
                  WHERE x.indrelid = s.oid AND x.indisreplident)) AS identity_index,
        -- Partitioned tables that are UNLOGGED exist up to 17, where it says what their partitions should be.
-       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged,
-       coalesce((SELECT relpersistence = 'u' FROM pg_class WHERE oid = {default}), false) AS default_unlogged
+       coalesce(s.relpersistence, p.relpersistence) = 'u' AS unlogged
 FROM pg_class p LEFT JOIN pg_class s ON s.oid = {sibling} LEFT JOIN pg_class t ON t.oid = s.reltoastrelid
 WHERE p.oid = {parent}
 """
@@ -305,8 +304,8 @@ FROM pg_policy WHERE polrelid = {sibling} ORDER BY polname
 
 def complete(connection: psycopg.Connection[Any], inventory: Inventory, names: Iterable[str]) -> Inventory:
     """The inventory with what the creation of partitions called ``names`` needs to know. Raises psycopg's errors."""
-    parent, default = parent_of(inventory), inventory.default.oid if inventory.default else 0
-    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names), "default": default} | {
+    parent = parent_of(inventory)
+    values = {"parent": parent.oid, "schema": parent.schema, "names": list(names)} | {
         "using": ddl.bounded("pg_get_expr(polqual, polrelid)"),
         "check": ddl.bounded("pg_get_expr(polwithcheck, polrelid)"),
     }

@@ -22,7 +22,7 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, conversion_remains, ddl, locks
+from . import catalog, conversion_remains, conversion_split, ddl, locks
 from . import conversion_definition as definition
 from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
@@ -197,8 +197,8 @@ def _begin(connection: Session, schema: str, table: str, subject: str) -> Conver
 
 
 def _count(connection: Session, found: Converted, limit: int, subject: str) -> int:
-    """How many rows are to be moved back. Raises `StatementRejected` for more than ``limit``."""
-    if not found.others:
+    """How many rows are to be moved back. Raises `StatementRejected`: more than ``limit``, or the table was split."""
+    if not found.others and not found.mark.split:
         return 0
     # As the owner, for to plan a query calls functions of an index: it sees all rows, or there is an error.
     owner = Identifier(found.parent.owner)
@@ -210,10 +210,13 @@ def _count(connection: Session, found: Converted, limit: int, subject: str) -> i
     rows = [int(count) for ((count,),) in run(connection, *counts)]
     # With it go rights and locks.
     run(connection, "ROLLBACK TO SAVEPOINT uncounted", "RELEASE SAVEPOINT uncounted")
-    if (many := sum(rows)) > limit:
-        where = ", ".join(
-            f"{count_of(n, n <= limit)} in {each}" for n, each in zip(rows, found.others, strict=True) if n
+    where = ", ".join(f"{count_of(n, n <= limit)} in {each}" for n, each in zip(rows, found.others, strict=True) if n)
+    if found.mark.split:
+        raise StatementRejected(
+            f"{subject}: {found.legacy} was split, and its primary key has become that of the partitioned table; rows "
+            f"lie in other partitions: {where or 'none'}; make a plain table by hand, and copy all rows into it"
         )
+    if (many := sum(rows)) > limit:
         raise StatementRejected(
             f"{subject}: rows lie in other partitions than {found.legacy}: {where}; at most {limit:,} are moved back: "
             "raise moveBack (--move-back), all sessions wait for the time that it takes"
@@ -254,6 +257,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
+    yield from conversion_split.forget(legacy)
     yield from own
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)

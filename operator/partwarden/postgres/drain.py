@@ -21,15 +21,15 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
-from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged
-from ..planner.actions import DrainIntoPartition
+from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBusy, TableChanged, UserError
+from ..planner.actions import DrainIntoPartition, LongTableAction
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
-from ..planner.inventory import Inventory
+from ..planner.inventory import Inventory, Partition
 from . import ddl, drain_sql, locks, transaction
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
-from .drain_sql import COPY, DELETE, FORGET_GONE
+from .drain_sql import COPY, DELETE, FORGET_GONE, called
 from .errors import message, translate
 from .settings import setting
 
@@ -51,18 +51,14 @@ def drain(connection: Session, inventory: Inventory, key: str, action: DrainInto
     where other tables reference the rows; `DefaultHasRows` where there are too many; else as `create.create` does.
     """
     with transaction.translated(connection, f"partition {action}"):
-        work = _Drain(connection, inventory, key, action, deadline)
-        try:
-            work.run()
-        except (pg.LockNotAvailable, pg.DeadlockDetected):
-            transaction.undo(connection)
-            raise locks.lock_error(work.subject, locks.lock_holders(connection, work.wants)) from None
-        except (pg.CheckViolation, pg.NotNullViolation) as error:
-            raise _broken(error, inventory, action) or translate(error, f"partition {action}") from None
+        assert inventory.default is not None
+        Move(connection, inventory, key, action, inventory.default, deadline).run()
 
 
-def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartition) -> StatementRejected | None:
-    """Rows of DEFAULT are older than a constraint of the table (NOT VALID). None for the bounds of partitions."""
+def _broken(
+    error: psycopg.Error, inventory: Inventory, action: DrainIntoPartition, source: Partition
+) -> StatementRejected | None:
+    """Rows are older than a constraint of the table (NOT VALID). None for the bounds of partitions."""
     if name := error.diag.constraint_name:
         what, way_out = f"the constraint {quoted(name)}", "drop it"
     elif column := error.diag.column_name:
@@ -70,27 +66,42 @@ def _broken(error: psycopg.Error, inventory: Inventory, action: DrainIntoPartiti
     else:
         return None
     return StatementRejected(
-        f"cannot create partition {action}: rows of its range in the DEFAULT partition {inventory.default} break "
+        f"cannot create partition {action}: rows of its range in the {called(source)} break "
         f"{what} ({message(error)}), which keeps them from being moved by hand as well: correct those rows, or "
         f"{way_out} on {inventory.parent}"
     )
 
 
-class _Drain:
+class Move:
+    """Rows of one partition, ``source``, on their way into a new one."""
+
+    limit = "spec.defaultPartition.drainMaxRows"
+    """The field that says how many rows there may be."""
+    too_many: type[UserError] = DefaultHasRows
+    """What is raised where there are more."""
+
     def __init__(
-        self, connection: Session, inventory: Inventory, key: str, action: DrainIntoPartition, deadline: float
+        self,
+        connection: Session,
+        inventory: Inventory,
+        key: str,
+        action: DrainIntoPartition,
+        source: Partition,
+        deadline: float,
+        alone: LongTableAction | None = None,
     ) -> None:
-        assert inventory.default is not None
+        """``alone``: as for `transaction.changing`."""
         self._connection, self._inventory, self._action, self._deadline = connection, inventory, action, deadline
-        self._parent, self._default = transaction.parent_of(inventory), inventory.default
+        self._parent, self._source, self._alone = transaction.parent_of(inventory), source, alone
         self._key, self._names = key, dict[str, Any]()
         self._triggers: Sequence[Sequence[str]] = ()
         self._rights: Sequence[Composable] = ()
         self._attempts = 0
         self._subject = f"cannot create partition {action}"
-        self.subject = f"{self._subject} and fill it from {self._default}"
+        self.subject = f"{self._subject} and fill it from {source}"
         self.wants = [
             locks.Want(self._parent.oid, locks.Mode.ACCESS_EXCLUSIVE),
+            locks.Want(source.oid, locks.Mode.ACCESS_EXCLUSIVE),
             *locks.wants_of_default(inventory),
             *locks.joined(connection, self._parent.oid, locks.Mode.SHARE_ROW_EXCLUSIVE),
         ]
@@ -99,6 +110,17 @@ class _Drain:
         return SQL(statement).format(**self._names, **more)
 
     def run(self) -> None:
+        """Move them. Raises as `drain`, and psycopg's errors."""
+        try:
+            self._run()
+        except (pg.LockNotAvailable, pg.DeadlockDetected):
+            transaction.undo(self._connection)
+            raise locks.lock_error(self.subject, locks.lock_holders(self._connection, self.wants)) from None
+        except (pg.CheckViolation, pg.NotNullViolation) as error:
+            broken = _broken(error, self._inventory, self._action, self._source)
+            raise broken or translate(error, f"partition {self._action}") from None
+
+    def _run(self) -> None:
         locks.check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
         # Beside readers and writers, which do not wait for this.
@@ -132,29 +154,30 @@ class _Drain:
             raise pg.LockNotAvailable("a snapshot is held") from None
 
     def _begin(self) -> None:
-        """The new table, empty, and proof that this DEFAULT partition is one whose rows can be moved."""
-        parent, default, like = self._parent, self._default, self._inventory.template
-        begin = transaction.opening(parent, transaction.LOCK_TIMEOUT_HEAVY)
-        transaction.check_opening(parent, run(self._connection, *begin, setting({"row_security": "off"})))
+        """The new table, empty, and proof that the source is a partition whose rows can be moved."""
+        parent, source, like = self._parent, self._source, self._inventory.template
+        begin = transaction.opening(parent, transaction.LOCK_TIMEOUT_HEAVY, alone=self._alone)
+        begun = run(self._connection, *begin, setting({"row_security": "off"}))
+        transaction.check_opening(parent, begun, self._alone)
         _, _, _, facts, publications = run(
             self._connection,
             # Keeps VACUUM and everything that changes triggers, rules or the place of rows away, and neither readers
             # nor writers. No other session queues behind one that waits for it.
             transaction.set_lock_timeout(transaction.UNHEARD),
-            ddl.lock(default, "SHARE UPDATE EXCLUSIVE"),
+            ddl.lock(source, "SHARE UPDATE EXCLUSIVE"),
             transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY),
-            *drain_sql.ask(parent, default, self._inventory.server.version),
+            *drain_sql.ask(parent, source, self._inventory.server.version),
         )
         row: Any = next(iter(facts), None)
-        drain_sql.check(default, self._action, parent.owner, row, [each.pubname for each in publications])
-        self._triggers, self._names = row.triggers, drain_sql.names(parent, default, self._action, self._key, row)
+        drain_sql.check(source, self._action, parent.owner, row, [each.pubname for each in publications])
+        self._triggers, self._names = row.triggers, drain_sql.names(parent, source, self._action, self._key, row)
         making = make_tables(
             self._inventory,
             [self._action],
             # To make an index calls the functions of its expression: the owner alone does that.
             indexes=row.indexes and parent.owner_creates,
             # Rows that a crash leaves alone where they are must not move to where it takes them.
-            unlogged=like.unlogged and like.default_unlogged,
+            unlogged=like.unlogged and row.unlogged,
         )
         *_, named, acls = run(self._connection, *making)
         # Not before it is filled: even the owner may lack a right then, or be shown no rows.
@@ -184,8 +207,8 @@ class _Drain:
             "statement_timeout": f"{UNDER_LOCK}ms",
             "idle_in_transaction_session_timeout": f"{IDLE}ms",
         }
-        # The parent before DEFAULT, as all sessions that read or write through the parent lock them.
-        both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._default))
+        # The parent before the source, as all sessions that read or write through the parent lock them.
+        both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._source))
         *_, ((now,),) = run(connection, setting(timeouts), *both, *alone, "SELECT " + CLOCK)
         left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
         remaining = left.format(now + UNDER_LOCK)
@@ -200,16 +223,14 @@ class _Drain:
             *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
             if not deleted == copied == present:
                 raise TableChanged(
-                    f"{self._subject}: of its rows in DEFAULT {copied:,} were copied, {present:,} of them are there, "
-                    f"and {deleted:,} were deleted; all was undone"
+                    f"{self._subject}: of its rows in the {called(self._source)} {copied:,} were copied, {present:,} "
+                    f"of them are there, and {deleted:,} were deleted; all was undone"
                 )
-            # ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
             run(
                 connection,
                 *self._switched(True),
                 *self._rights,
-                remaining,
-                ddl.attach(self._parent, self._action),
+                *self._attach(remaining),
                 *ddl.after_attach(self._inventory.template, self._action),
                 say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
                 say("DROP TABLE {map}"),
@@ -218,13 +239,21 @@ class _Drain:
             )
         except pg.QueryCanceled as error:
             raise StatementRejected(
-                f"{self._subject}: to move its rows out of {self._default} took longer than {UNDER_LOCK} ms in which "
+                f"{self._subject}: to move its rows out of {self._source} took longer than {UNDER_LOCK} ms in which "
                 f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
                 "columns that reference this table, or move the rows by hand"
             ) from None
 
+    def _attach(self, remaining: Composable) -> Iterator[Composable]:
+        """The new table becomes a partition. ``remaining`` limits the statements after it to the time that is left.
+
+        ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
+        """
+        yield remaining
+        yield ddl.attach(self._parent, self._action)
+
     def _switched(self, on: bool) -> Iterator[Composed]:
-        """Turns triggers of DEFAULT off, or on again as they were."""
+        """Turns triggers of the source off, or on again as they were."""
         for name, enabled in self._triggers:
             how = SQL(drain_sql.ENABLE[enabled] if on else "DISABLE")
             yield self._say("ALTER TABLE ONLY {default} {how} TRIGGER {trigger}", how=how, trigger=Identifier(name))
@@ -234,13 +263,13 @@ class _Drain:
         (((copied, false),),) = run(self._connection, query)
         if false:
             raise StatementRejected(
-                f"{self._subject}: {count_of(false)} of DEFAULT partition {self._default} would not be the same there, "
+                f"{self._subject}: {count_of(false)} of {called(self._source)} would not be the same there, "
                 "since a generated column holds what the table's expression does not give; move them by hand"
             )
         if copied > self._action.max_rows:
-            raise DefaultHasRows(
-                f"{self._subject}: more than {count_of(self._action.max_rows)} (spec.defaultPartition.drainMaxRows) of "
-                f"its range lie in the DEFAULT partition {self._default}; raise that, or move them out of it"
+            raise self.too_many(
+                f"{self._subject}: more than {count_of(self._action.max_rows)} ({self.limit}) of "
+                f"its range lie in the {called(self._source)}; raise that, or move them out of it"
             )
 
     def _check_references(self, *remaining: Composable) -> None:
@@ -256,6 +285,6 @@ class _Drain:
             if rows:
                 raise RowsReferenced(
                     f"{self._subject}: {count_of(rows, rows < COUNT_LIMIT)} of {key.schema}.{key.name} reference rows "
-                    f"of its range in the DEFAULT partition {self._default}, and a row that is referenced cannot be "
-                    "moved; take those references away, or leave that range to DEFAULT"
+                    f"of its range in the {called(self._source)}, and a row that is referenced cannot be moved; take "
+                    "those references away, or leave that range to it"
                 )

@@ -1,8 +1,8 @@
-"""The statements that move rows of DEFAULT into a table that is to become a partition.
+"""The statements that move rows of a partition, such as DEFAULT, into a table that is to become another.
 
 A row that was copied is remembered, in a table of the transaction's own, by where it lay and which transaction wrote
 it (``ctid`` and ``xmin``, which no other version of a row shares), and where its copy lies. Columns go by their names:
-parent, DEFAULT and the new table may have them in different places.
+parent, source and the new table may have them in different places.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from .ddl import in_range, relation
 
 FACTS = SQL("""
 SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE i.inhrelid = c.oid AND i.inhparent = {parent} AND pg_get_expr(c.relpartbound, 0) = 'DEFAULT'
+               WHERE i.inhrelid = c.oid AND i.inhparent = {parent} AND pg_get_expr(c.relpartbound, 0) = {bounds}
                  AND c.oid = {default} AND c.relkind = 'r') AS same,
        pg_has_role(c.relowner, 'USAGE') AS owned, row_security_active(c.oid) AS hidden, c.relhasrules AS ruled,
+       c.relpersistence = 'u' AS unlogged,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = {parent} AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
              ORDER BY a.attnum) AS columns,
@@ -51,9 +52,17 @@ SCHEMAS = SQL("""
                   JOIN pg_partition_ancestors({default}) a ON a.relid = c.oid WHERE s.pnpubid = p.oid)""")
 
 
+def called(source: Partition) -> str:
+    """The partition, for people."""
+    return f"DEFAULT partition {source}" if source.range is None else f"partition {source}"
+
+
 def ask(parent: Parent, default: Partition, version: int) -> tuple[Composed, Composed]:
-    """The facts that `check` wants, and publications that send these rows to others, once DEFAULT is locked."""
-    facts = FACTS.format(parent=parent.oid, default=default.oid, schema=default.schema, name=default.name)
+    """The facts that `check` wants, and publications that send these rows to others, once ``default`` is locked: the
+    partition that they leave, mostly DEFAULT."""
+    facts = FACTS.format(
+        parent=parent.oid, default=default.oid, bounds=default.bounds, schema=default.schema, name=default.name
+    )
     schemas = SCHEMAS.format(default=default.oid) if version >= 150000 else SQL("")
     return facts, PUBLISHED.format(default=default.oid, schemas=schemas)
 
@@ -64,8 +73,8 @@ def check(default: Partition, action: DrainIntoPartition, user: str, facts: Any,
     ``facts``: the row of `FACTS`, None where there is none. ``user``: the role that all is done as.
     """
     if facts is None or not facts.same:
-        raise TableChanged(f"DEFAULT partition {default} was changed since it was read")
-    subject = f"cannot move rows of DEFAULT partition {default} to {action}"
+        raise TableChanged(f"{called(default)} was changed since it was read")
+    subject = f"cannot move rows of {called(default)} to {action}"
     if not facts.owned:
         raise InsufficientPrivilege(f"{subject}: role {user!r} is neither its owner nor a member of that role")
     if facts.hidden:

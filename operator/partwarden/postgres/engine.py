@@ -26,6 +26,7 @@ from ..planner.actions import (
     FinalizeDetach,
     Outcome,
     ReindexPartition,
+    SplitLegacy,
     TableAction,
     VacuumPartition,
 )
@@ -35,6 +36,7 @@ from ..planner.plan import Plan, make_plan
 from ..planner.recheck import NEVER, Recheck, Step, Withdrawn
 from . import (
     catalog,
+    conversion_split,
     create,
     dependents,
     detach,
@@ -49,7 +51,7 @@ from .connection import Session, pinned, run
 from .transaction import READ_ALL_LIMIT, translated
 
 CREATIONS = (CreatePartition, CreateDefault)
-MAINTENANCE = (AnalyzeParent, VacuumPartition, ReindexPartition)
+MAINTENANCE = (AnalyzeParent, VacuumPartition, ReindexPartition, SplitLegacy)
 """They stand last in a plan, may take long, and can wait."""
 YIELD = 1.0
 """Seconds after which an action of those that may take hours is the last of a run that yields."""
@@ -212,6 +214,8 @@ def execute_action(
             detach.confirm(connection, inventory, action, deadline)
         case DropDetached():
             drop.drop(connection, inventory, action, deadline, recheck)
+        case SplitLegacy():
+            conversion_split.split(connection, inventory, key, action, deadline)
         case AnalyzeParent() | VacuumPartition() | ReindexPartition():
             maintenance.maintain(connection, inventory, action)
         case _:

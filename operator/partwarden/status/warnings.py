@@ -54,7 +54,7 @@ NOTICES = frozenset(
         "ApprovalMatchesNothing",
         # The policy or the table is as the user made it.
         *(WILL_CHANGE, RESTS),
-        *("EnsureExpired", "OffGrid", "SubPartitioned", "DiffersFromParent", "SuperuserLogin"),
+        *("EnsureExpired", "OffGrid", "SplitOffGrid", "SubPartitioned", "DiffersFromParent", "SuperuserLogin"),
         # Any role can write such a comment.
         *("MarkNotCounted", "CommentTooLong"),
         # Slower than it could be.
