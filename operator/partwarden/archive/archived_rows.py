@@ -174,7 +174,8 @@ def _until_end(pieces: Iterator[bytes]) -> Generator[bytes, None, Iterator[bytes
         piece = held + each if held else each
         if first and piece[:1] not in (b"", END[:1]):
             break
-        if end := _END.search(piece):
+        # A piece without a backslash, which is found in no time, does not hold the end.
+        if (mark := piece.find(b"\\")) >= 0 and (end := _END.search(piece, max(mark - 1, 0))):
             if rows := piece[first : end.start() + 1]:
                 yield rows
             return chain([piece[end.end() :]], pieces)
