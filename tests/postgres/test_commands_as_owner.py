@@ -19,15 +19,14 @@ from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.verify import open_archive
 from partwarden.cli.main import main
 from partwarden.controller.database_work import (
-    CopySearch,
     KeySearch,
     Supervisor,
     TableSearch,
-    find_copy,
     find_keys,
     find_remains,
     find_table,
 )
+from partwarden.controller.dump_progress import CopySearch, find_copy
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import drop_order, use_client
