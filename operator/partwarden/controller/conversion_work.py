@@ -6,8 +6,8 @@ beyond its end fails. So every run that finds one and may act goes on with the c
 ``mode: Never`` or ``Undo``, without ``spec.convert``, and where something that only a user can remove forbids the
 conversion, or a step of it. A run that may not act, as of a suspended policy, says from when on writes are refused.
 
-How long rows were read in vain is in the report: the operator does not have them read again at once, see
-`conversion_rests`.
+For how long rows were read, and that was wasted, is in the report: the operator does not have them read again at once,
+see `conversion_rests`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ConversionWork:
                 return self._convert(table, left)
             self._take_back(table, left, error)
         except Withdrawn as withdrawn:
-            self.report.stopped, self.report.vain = str(withdrawn), 0.0
+            self.report.stopped, self.report.wasted = str(withdrawn), 0.0
             self.report.update = status.going_on(table, f"stopped: {withdrawn}")
         except PartwardenError as failure:
             # What passes is tried again soon, and moves the end of the range where that is needed. Of a conflict the
@@ -161,11 +161,11 @@ class ConversionWork:
             waited = self._patience + (WAIT_FOR_TRANSACTIONS / 1000 if isinstance(error, TableBusy) else 0.0)
             now = self._again(table)
             if now is None or (now.kind == "r" and not (now.leftover and now.leftover.validated)):
-                self.report.vain += read or max(0.0, time.monotonic() - began - waited)
+                self.report.wasted += read or max(0.0, time.monotonic() - began - waited)
             if now is not None and now.leftover is None:
                 self.report.boundary = None
             raise
-        self.report.vain = 0.0
+        self.report.wasted = 0.0
         self._ends()
 
     def _forbid(self, plan: ConversionPlan, left: Leftover | None) -> None:
@@ -209,7 +209,7 @@ class ConversionWork:
                 return
             with self._reading():
                 conversion_engine.finish(self.connection, table.parent, self._patience, did)
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
             if indexes:
                 abandon(self.connection, table, time.monotonic() + self._patience, did)
             self._ends()
@@ -270,9 +270,9 @@ class ConversionWork:
             did = self._did(CONVERT, parent, legacy[0].bytes)
             with self._reading():
                 conversion_engine.finish(self.connection, parent, self._patience, did)
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
         except Withdrawn as withdrawn:
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
             self.report.stopped = str(withdrawn)
         except PartwardenError as error:
             return status.with_error(update, error)
@@ -319,12 +319,12 @@ class ConversionWork:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Counts the time for which rows are read, until it is known that they are not read in vain."""
+        """Counts the time for which rows are read, until it is known that it is not wasted."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.report.vain += time.monotonic() - began
+            self.report.wasted += time.monotonic() - began
 
     def _again(self, table: PlainTable) -> PlainTable | None:
         """The table after a failure, with the CHECK that stands; None where the connection is lost as well."""
