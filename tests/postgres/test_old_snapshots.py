@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from lab.postgres import Database
 from partwarden.errors import StatementRejected, TableBusy
+from partwarden.planner.marker import ConvertedMark, write_converted
 from partwarden.postgres import conversion_swap, conversion_undo, detach, drain, locks
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -97,6 +99,13 @@ def busy(converted: Database, why: str) -> None:
             undo(converted.dsn, patience=0.1)
 
 
+def finished(database: Database) -> object:
+    """What is left to do is done; whether no mark says otherwise."""
+    with session(from_dsn(database.dsn)) as connection:
+        finish(connection, "public", "run", time.monotonic() + 10)
+    return database.query("SELECT obj_description('run'::regclass) IS NULL")[0][0]
+
+
 def test_rows_that_were_deleted_before_a_way_back_are_seen_by_an_older_snapshot(converted: Database) -> None:
     """Nothing moves; the partition stays for that snapshot alone, and goes when it has ended."""
     with converted.connect() as reader:
@@ -106,10 +115,8 @@ def test_rows_that_were_deleted_before_a_way_back_are_seen_by_an_older_snapshot(
         assert converted.query("SELECT relkind::text FROM pg_class WHERE relname = 'run'") == [("r",)]
         assert converted.query(ranged(2027)) == [(0, 0)]
         assert reader.execute(ranged(2027).encode()).fetchone() == (2, 2)
-    with session(from_dsn(converted.dsn)) as connection:
-        finish(connection, "public", "run", time.monotonic() + 10)
+    assert finished(converted) is True
     assert converted.query(LEFT) == []
-    assert converted.query("SELECT obj_description('run'::regclass)") == [(None,)]
 
 
 def test_rows_that_are_written_into_what_is_left_keep_it(converted: Database) -> None:
@@ -118,14 +125,29 @@ def test_rows_that_are_written_into_what_is_left_keep_it(converted: Database) ->
         converted.execute("DELETE FROM run WHERE at > '2027-01-01Z'")
         busy(converted, "finds its rows in")
     converted.execute("INSERT INTO run_2027 VALUES (7000, '2027-07-07Z')")
-    with session(from_dsn(converted.dsn)) as connection:
-        with pytest.raises(StatementRejected, match=r"rows were written into public\.run_2027 since"):
-            finish(connection, "public", "run", time.monotonic() + 10)
-        assert converted.query("SELECT count(*) FROM run") == [(1001,)]
-        converted.execute("WITH gone AS (DELETE FROM run_2027 RETURNING *) INSERT INTO run SELECT * FROM gone")
-        finish(connection, "public", "run", time.monotonic() + 10)
+    with pytest.raises(StatementRejected, match=r"rows were written into public\.run_2027 since"):
+        finished(converted)
+    assert converted.query("SELECT count(*) FROM run") == [(1001,)]
+    converted.execute("WITH gone AS (DELETE FROM run_2027 RETURNING *) INSERT INTO run SELECT * FROM gone")
+    assert finished(converted) is True
     assert converted.query(LEFT) == []
     assert converted.query("SELECT count(*) FROM run") == [(1001,)]
+
+
+def test_a_forged_mark_takes_nothing_along(database: Database) -> None:
+    """It can name what is no child, and children of another role: both stay."""
+    role = database.new_role()
+    database.execute(f"""CREATE TABLE run (id int); CREATE TABLE other (id int); CREATE TABLE theirs () INHERITS (run);
+        ALTER TABLE theirs OWNER TO {role.name}""")
+    oids = database.query("SELECT oid::int8 FROM pg_class WHERE relname IN ('run', 'other', 'theirs')")
+    ((oid,),) = database.query("SELECT 'run'::regclass::oid::int8")
+    assert isinstance(oid, int)
+    mark = ConvertedMark(oid, oid, undone=True, left=tuple(each for (each,) in oids if isinstance(each, int)))
+    comment = sql.SQL("COMMENT ON TABLE run IS {}").format(write_converted(None, oid, mark))
+    with database.connect() as connection:
+        connection.execute(comment)
+    assert finished(database) is True
+    assert database.query("SELECT to_regclass('other') IS NULL, to_regclass('theirs') IS NULL") == [(False, False)]
 
 
 def test_what_depends_on_a_partition_forbids_the_way_back(converted: Database) -> None:
