@@ -41,7 +41,7 @@ class Forward:
         """Go on where the last run ended."""
         plan = observe_conversion(connection, self.wanted)
         if plan.table.kind == "p":
-            finish(connection, plan.table, PATIENCE, ignore)
+            finish(connection, plan.table.parent, PATIENCE, ignore)
             return
         assert plan.refusals == (), plan.refusals
         convert(connection, self.wanted, plan, PATIENCE, ignore)
