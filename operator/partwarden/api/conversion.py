@@ -58,9 +58,9 @@ class Convert(Model):
         "Attach only. Default: Never.",
     )
     split_max_rows: int = Field(
-        500_000,
+        100_000,
         ge=1,
         le=10_000_000,
         description="Most rows of one interval that leave the first partition, since all others wait while they are "
-        "deleted there, at most a second; if there are more, nothing is moved. Default: 500000.",
+        "deleted there, at most a second; if there are more, nothing is moved. Default: 100000.",
     )

@@ -51,7 +51,7 @@ def test_the_youngest_interval_leaves_first_and_the_bounds_meet() -> None:
     assert action.whole == Bounds("2020-01-01 00:00:00+00", "2026-01-01 00:00:00+00")
     assert action.into.bounds == Bounds("2025-01-01T00:00:00Z", "2026-01-01 00:00:00+00")
     assert action.rest == Bounds("2020-01-01 00:00:00+00", "2025-01-01T00:00:00Z")
-    assert action.into.max_rows == 500_000
+    assert action.into.max_rows == 100_000
 
 
 def test_its_name_is_asked_for_like_that_of_each_new_partition() -> None:
