@@ -63,9 +63,10 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
     parent = _parent(manifest, request) if request.attach else None
     subject = f"archive {manifest.id} of {manifest.partition} is not restored"
 
-    def check(connection: Session) -> Parentage | None:
-        restored_table.check_name(connection, schema, name)
-        return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
+    def check(connection: Session) -> tuple[bool, Parentage | None]:
+        chosen = request.schema is not None or request.attach
+        exists = restored_table.check_name(connection, schema, name, chosen)
+        return exists, reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
     with _session(info, subject) as connection:
         if (made := restored_once.find(connection, request.uid)) is not None:
@@ -77,14 +78,17 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
         # Hours may have passed.
         if (made := restored_once.find(connection, request.uid)) is not None:
             return made
-        parentage = check(connection)
-        become_owner = _as_owner(connection, manifest, parentage, schema)
+        exists, parentage = check(connection)
+        become_owner = _as_owner(connection, manifest, parentage, schema) if exists else []
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
             run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
             if (made := restored_once.claim(connection, request.uid)) is not None:
                 undo(connection)
                 return made
+            if not exists:
+                say(f"creating schema {schema}")
+                run_alone(connection, sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             types = Types(connection, manifest.types)
             types.make()
             if parentage is None:
