@@ -245,8 +245,6 @@ class Course:
         """Restore it in an empty database."""
         with server.new_database() as empty:
             self.change(Moment.RESTORING, empty)
-            if self.specimen.schema != "public":
-                empty.execute(f"CREATE SCHEMA {quoted(self.specimen.schema)}")
             if self.login:
                 empty.execute(self.fill("GRANT CREATE ON SCHEMA public TO {role}"))
             done = partwarden("restore", "--dsn", self.dsn(empty), "--manifest", url)

@@ -64,9 +64,10 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
     parent = _parent(manifest, request) if request.attach else None
     subject = f"archive {manifest.id} of {manifest.partition} is not restored"
 
-    def check(connection: Session) -> Parentage | None:
-        restored_table.check_name(connection, schema, name)
-        return reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
+    def check(connection: Session) -> tuple[bool, Parentage | None]:
+        chosen = request.schema is not None or request.attach
+        exists = restored_table.check_name(connection, schema, name, chosen)
+        return exists, reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
     with _session(info, subject) as connection:
         if (made := restored_once.find(connection, request.uid)) is not None:
@@ -78,14 +79,17 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
         # Hours may have passed.
         if (made := restored_once.find(connection, request.uid)) is not None:
             return made
-        parentage = check(connection)
-        become_owner, confined = _as_owner(connection, manifest, parentage, schema)
+        exists, parentage = check(connection)
+        become_owner, confined = _as_owner(connection, manifest, parentage, schema if exists else None)
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
             run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
             if (made := restored_once.claim(connection, request.uid)) is not None:
                 undo(connection)
                 return made
+            if not exists:
+                say(f"creating schema {schema}")
+                run_alone(connection, sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
             types = Types(connection, manifest.types)
             types.make()
             if parentage is None:
@@ -112,16 +116,16 @@ def _parent(manifest: ArchiveManifest, request: RestoreRequest) -> tuple[str, st
 
 
 def _as_owner(
-    connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str
+    connection: Session, manifest: ArchiveManifest, parentage: Parentage | None, schema: str | None
 ) -> tuple[list[sql.Composable], bool]:
     """Become the owner of the parent, whose functions expressions and domains of the table call. A table of its own is
     loaded so where there is that parent, and its owner may create tables in the schema. Else whether the login has
-    rights that such functions must not get."""
+    rights that such functions must not get. ``schema``: None where only the login is to make it."""
     if parentage is not None:
         return as_owner(parentage.parent), False
     with connection.transaction():
         run(connection, pinned("2s", "30s"))
-        if (parent := manifest.parent) is not None:
+        if schema is not None and (parent := manifest.parent) is not None:
             names = {"schema": parent.schema_, "name": parent.name, "target": schema}
             query = sql.SQL(OWNER).format(set_role=set_role_right(connection), **names)
             for owner, same in run(connection, query)[0]:

@@ -44,15 +44,17 @@ WHERE c.collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = c
 """
 
 
-def check_name(connection: psycopg.Connection[Any], schema: str, name: str) -> None:
-    """Whether a table of that name can be made. Raises `NameTaken`, `StatementRejected`, or psycopg's errors."""
+def check_name(connection: psycopg.Connection[Any], schema: str, name: str, chosen: bool) -> bool:
+    """Whether there is its schema, in which a table of that name can be made. One that the user has ``chosen`` must be
+    there. Raises `NameTaken`, `StatementRejected`, or psycopg's errors."""
     _, ((exists, taken),) = run(connection, pinned("2s", "30s"), sql.SQL(IS_TAKEN).format(schema=schema, name=name))
-    if not exists:
+    if not exists and chosen:
         raise StatementRejected(f"schema {schema!r} does not exist: create it, or choose another with --as")
     if taken:
         raise NameTaken(
             f"{schema}.{name} exists already, and is never loaded over: choose another name with --as, or rename it"
         )
+    return bool(exists)
 
 
 def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,12 @@ def test_other_bytes_are_damage(tmp_path: Path, what: str) -> None:
     change, error = DAMAGES[what]
     with pytest.raises(error):
         list(lines([change(text)], data, 3))
+
+
+def test_an_object_without_end_is_read_no_further_than_it_was_written(tmp_path: Path) -> None:
+    data, text = written(tmp_path)
+    with pytest.raises(ArchiveDamaged, match="more than the"):
+        list(lines(chain([text], repeat(bytes(1000))), data, 3))
 
 
 def test_other_values_of_a_forged_digest_are_refused(tmp_path: Path) -> None:
