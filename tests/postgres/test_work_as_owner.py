@@ -23,9 +23,11 @@ from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres import conversion_engine, fingerprint
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.engine import maintain
 from support.code_of_others import DEFAULT, ROWS, Theirs, made
-from support.meanwhile import keep, reasons
+from support.meanwhile import NOW, keep, policy, reasons, unbroken
 from support.retirement import DETACH, DROP, KEEP_ALL, LONG_AGO, attached, edit_mark, keep_before, verbs
+from support.statements import watch
 
 
 @pytest.fixture(autouse=True)
@@ -214,11 +216,17 @@ REFERRING = """
 def test_a_detach_that_searches_tables_that_refer_to_it_runs_nothing_of_them_as_the_login(
     database: Database, on: str
 ) -> None:
-    """PostgreSQL plans that search with the indexes of both sides."""
+    """PostgreSQL plans that search with the indexes of both sides, as the login where it detaches concurrently: unless
+    the same session has planned with them before."""
     owner = database.new_role()
     database.execute(f"GRANT CREATE ON SCHEMA public TO {owner.name}")
     theirs = Theirs(database, owner, database.dsn)
     theirs.execute(f"{REFERRING} CREATE INDEX ON {on} ((public.spy('index of {on}'))); ANALYZE")
     theirs.ran()
-    assert verbs(keep(theirs.login, **DETACH)) == [("detach", "done")]
+    sent: list[str] = []
+    with session(from_dsn(theirs.login)) as connection:
+        watch(connection, sent.append)
+        report = unbroken(maintain(connection, policy(**DETACH), now=NOW, patience=10.0))
+    assert verbs(report) == [("detach", "done")]
+    assert not any("CONCURRENTLY" in each for each in sent)
     theirs.ran()

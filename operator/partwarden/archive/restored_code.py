@@ -1,6 +1,6 @@
 """Leave out of a restored table what would run functions of other roles with the rights of a login that has more.
 
-A domain and a generated column call functions, and whoever owned the archived table chose them. Where its parent is
+A domain and a generated column call functions, and the owner of the archived table chose them. Where its parent is
 there, the table is loaded as the parent's owner, and they run with those rights. Where it is not, the login loads it: a
 superuser, or a member of other roles, must lend its rights to no function but its own and those of superusers.
 
