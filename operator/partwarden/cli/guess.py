@@ -227,7 +227,7 @@ FROM {}.part_config c
 
 # What only a partition has, as of a template of pg_partman, no new one will have.
 OWN_INDEXES = """
-SELECT i.indexrelid::regclass::text FROM pg_index i
+SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = {newest} AND i.indisunique
   AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid)
 ORDER BY 1

@@ -152,8 +152,8 @@ def test_a_login_that_is_refused_names_the_keys_that_it_was_made_from() -> None:
     check(
         error,
         "AuthenticationFailed",
-        "correct user and password in the Secret, or the role's VALID UNTIL, if that has passed (user from key "
-        "'username' of Secret 'login', password from key 'uri' of Secret 'login')",
+        "correct user and password in the Secret, or the role's VALID UNTIL, if that has passed",
+        "(user from key 'username' of Secret 'login', password from key 'uri' of Secret 'login')",
         secrets=["s3cr3t"],
     )
 
