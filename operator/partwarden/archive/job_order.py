@@ -132,7 +132,7 @@ class RestoredTable(Written):
 
 
 def _of_our_time(moment: datetime) -> datetime:
-    """Raises ValueError. What is farther away cannot be told in every time zone."""
+    """Raises ValueError. What is farther away cannot be converted to every time zone."""
     if not 1000 <= moment.year <= 8999:
         raise ValueError("must be between the years 1000 and 8999")
     return moment

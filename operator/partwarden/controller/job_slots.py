@@ -9,7 +9,7 @@ else bears the labels of such Jobs, in whichever namespace, holds none. A Job of
 
 Archives without a slot wait in memory. When a slot is free, the one that is next is reconciled: of the namespace with
 the fewest Jobs, of several that which was served longest ago, the oldest archive. So nothing is polled. Nor does it
-cost more the more of them wait: of each namespace only the first is looked at.
+cost more the more of them wait: of each namespace only the first is examined.
 
 A Job that no table waits for (`archive_job.BESIDE`) comes after those that one waits for, until it has waited for
 `PATIENT`; of those of one namespace the one that has waited longest is the first. Until then it never takes the last
@@ -97,8 +97,8 @@ class JobSlots:
         """By namespace and name of the Job."""
         self._waiting: dict[ObjectKey, Waiting] = {}
         self._lines: dict[Line, list[Waiting]] = {}
-        """The same in the order of their turns: a namespace may let any number wait, and of each only a few are looked
-        at."""
+        """The same in the order of their turns: a namespace may let any number wait, and of each only a few are
+        examined."""
         self._served, self._numbers = Counter[str](), itertools.count(1)
         """The number of the last slot that each namespace was given."""
 

@@ -226,7 +226,7 @@ def _report(pod: Mapping[str, Any]) -> Report | None:
 
 
 def _time(text: object) -> datetime | None:
-    """None, too, for a moment before the first year, which the API server takes from whoever may write it."""
+    """None, too, for a moment before the first year: the API server takes such a one."""
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:

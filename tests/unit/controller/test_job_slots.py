@@ -343,7 +343,7 @@ def test_a_moment_at_the_end_of_time_is_not_long_ago() -> None:
 
 @pytest.mark.parametrize("moment", ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_a_moment_that_no_calendar_has_ends_no_list(moment: str) -> None:
-    """The API server takes it from whoever may write the status of a Job, and the list is of all namespaces."""
+    """The API server takes it in the status of a Job, and the list is of all namespaces."""
     slots = Slots(2)
     stopped = {"type": "Suspended", "status": "True", "lastTransitionTime": moment}
     forged = {**suspended(slots.archive("a", "forged")), "status": {"conditions": [stopped]}}
