@@ -71,6 +71,38 @@ def test_a_description_holds_collations_and_constraints_of_types(database: Datab
     assert [each.name for each in found.types] == ["public.bytewise", "public.filled", "public.pair", "public.words"]
 
 
+WITHOUT_LENGTH = """
+    CREATE DOMAIN padded AS bpchar;
+    CREATE TYPE padding AS (a bpchar, b pg_catalog."bit", c character(3));
+    CREATE TABLE zoo_2020 (a bpchar, b pg_catalog."bit", c bpchar[], d padded, e padding, f character(1), g bit(1))
+"""
+
+
+def test_a_type_without_a_length_is_not_one_of_the_length_1(pg_database: Database, pg: Server) -> None:
+    pg_database.execute(WITHOUT_LENGTH)
+    found = described(pg_database)
+    with pg.new_database() as elsewhere:
+        assert _made_again(found, elsewhere) == found
+
+
+def test_types_of_extensions_are_made_with_what_they_require_and_found_where_they_moved(
+    pg_database: Database, pg: Server
+) -> None:
+    """Also where the table has no column but an array of such a type."""
+    pg_database.execute("CREATE EXTENSION earthdistance CASCADE; CREATE EXTENSION ltree")
+    pg_database.execute("CREATE TABLE zoo_2020 (a earth, b ltree[])")
+    found = described(pg_database)
+    with pg.new_database() as elsewhere:
+        assert _made_again(found, elsewhere) == found
+    pg_database.execute("CREATE SCHEMA moved; ALTER EXTENSION ltree SET SCHEMA moved")
+    with session(from_dsn(pg_database.dsn)) as connection, connection.transaction():
+        run(connection, pinned("1s", "10s"))
+        types = Types(connection, found.types)
+        types.make()
+        assert types.missing == {}
+        assert [types.sql(each).as_string() for each in found.columns] == ["public.earth", "moved.ltree[]"]
+
+
 def test_types_come_after_what_they_are_made_from(pg_database: Database) -> None:
     zoo.build(pg_database, "own types")
     names = [each.name for each in described(pg_database).types]

@@ -318,6 +318,8 @@ def _unpacked(chunks: Iterable[bytes]) -> Iterator[bytes]:
         while rest and not unpacker.eof:
             yield unpacker.decompress(rest, PIECE)
             rest = unpacker.unconsumed_tail
+        if unpacker.unused_data or (rest and unpacker.eof):
+            raise zlib.error("something stands behind its end")
     while not unpacker.eof and (piece := unpacker.decompress(unpacker.unconsumed_tail, PIECE)):
         yield piece
     if not unpacker.eof:

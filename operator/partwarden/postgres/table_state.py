@@ -97,7 +97,7 @@ ORDER BY k.conname
 """
 LONGEST_CHECK = 4096
 """Characters. A longer one counts for nothing: that of a detach has a tenth of it."""
-VALUE = r"(?:'([^']+)'|(-?\d+))(?:::[a-z0-9]+(?:\([0-6]\))?[a-z ]*)?"
+VALUE = r"(?:'([^']+)'|(-?\d+))(?:::[a-z0-9]+(?:\([0-6]\))?(?: [a-z ]+)?)?"
 """With its type, which may have a precision."""
 TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"| AND |[()]")
 

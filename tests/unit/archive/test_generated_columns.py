@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_an_object_without_end_is_read_no_further_than_it_was_written(tmp_path: 
     data, text = written(tmp_path)
     with pytest.raises(ArchiveDamaged, match="more than the"):
         list(lines(chain([text], repeat(bytes(1000))), data, 3))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_what_stands_behind_the_values_is_damage(tmp_path: Path, size: int) -> None:
+    """Also where the digest is of all of it: gunzip would write it out."""
+    data, text = written(tmp_path)
+    twice = text * 2
+    forged = data.model_copy(update={"bytes": len(twice), "sha256": hashlib.sha256(twice).hexdigest()})
+    with pytest.raises(ArchiveDamaged, match="behind its end"):
+        list(lines(in_pieces(twice, size), forged, 3))
 
 
 def test_other_values_of_a_forged_digest_are_refused(tmp_path: Path) -> None:
