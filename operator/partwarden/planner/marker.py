@@ -229,7 +229,7 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
         validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
         flags = held["nullable"], held["undone"]
         left = tuple(_oid(each) for each in held.get("left", []))
-        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left)
+        mark = ConvertedMark(_oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left=left)
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None
