@@ -197,7 +197,7 @@ def test_rows_written_after_the_copy_move_too(database: Database, monkeypatch: p
 def test_a_reader_during_the_move_finds_every_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer, a reader, an UPDATE and a DELETE that wait for the move are led to where the rows are then."""
     monkeypatch.setattr(drain, "UNDER_LOCK", 60_000)
-    monkeypatch.setattr(drain, "ALONE_ATTEMPTS", 0)
+    monkeypatch.setattr(drain, "QUIET_ATTEMPTS", 0)
     database.execute(f"""{RICH}
         CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
           IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.objid = 'public.run'::regclass) THEN

@@ -192,7 +192,7 @@ def test_rows_leave_default_on_a_busy_server_and_are_missed_by_few_and_seen_twic
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The range of a key leads to one partition; for an older snapshot nothing is there yet."""
-    monkeypatch.setattr(drain, "ALONE_ATTEMPTS", 0)
+    monkeypatch.setattr(drain, "QUIET_ATTEMPTS", 0)
     database.execute(YEARS + DEFAULT + LATER)
     found = meanwhile(database, lambda: drained(database), readers(range=ranged(2027), whole=WHOLE))
     assert found_by(found, "whole") == {(5, 5)}

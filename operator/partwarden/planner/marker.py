@@ -232,9 +232,8 @@ def _converted(line: str, oid: int) -> ConvertedMark | None:
         validate = tuple((_words(schema), _words(table), _words(name)) for schema, table, name in held["validate"])
         flags = held["nullable"], held["undone"], held.get("split", False)
         left = tuple(_oid(each) for each in held.get("left", []))
-        mark = ConvertedMark(
-            _oid(held["oid"]), _oid(held["parent"]), keys, flags[0], validate, flags[1], left, flags[2]
-        )
+        oids = _oid(held["oid"]), _oid(held["parent"])
+        mark = ConvertedMark(*oids, keys, flags[0], validate, flags[1], left=left, split=flags[2])
     except UNREADABLE:
         return None
     return mark if mark.oid == oid and all(type(flag) is bool for flag in flags) else None

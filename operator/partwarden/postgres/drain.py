@@ -37,7 +37,7 @@ UNDER_LOCK = 1000
 """Milliseconds that all other sessions may be kept out for; what takes longer is undone."""
 IDLE = 2000  # milliseconds without a word from us under the lock, after which the server undoes all
 COUNT_LIMIT = 1000  # referencing rows that are counted
-ALONE_ATTEMPTS, ALONE_LEFT = 2, 0.5
+QUIET_ATTEMPTS, QUIET_LEFT = 2, 0.5
 """Attempts that are undone where a snapshot is held under the lock, while so many seconds are left. On a busy server
 one always is: also each statement that waits for us has one. Which of them take another one then is not to be seen."""
 
@@ -145,11 +145,11 @@ class Move:
         if who := locks.wait_for_snapshots(self._connection, self._deadline):
             raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
         run(self._connection, "SAVEPOINT unlocked")
-        alone = self._attempts <= ALONE_ATTEMPTS and time.monotonic() + ALONE_LEFT < self._deadline
+        quiet = self._attempts <= QUIET_ATTEMPTS and time.monotonic() + QUIET_LEFT < self._deadline
         try:
-            self._switch([locks.FRESH, locks.ALONE] if alone else [])
+            self._switch([locks.FRESH, locks.QUIET] if quiet else [])
         except pg.DivisionByZero:
-            if not alone:
+            if not quiet:
                 raise
             raise pg.LockNotAvailable("a snapshot is held") from None
 
@@ -198,8 +198,8 @@ class Move:
             run(self._connection, "ROLLBACK TO SAVEPOINT caught_up")
         run(self._connection, "RELEASE SAVEPOINT caught_up")
 
-    def _switch(self, alone: Sequence[LiteralString]) -> None:
-        """The one moment at which others wait, at most `UNDER_LOCK` of it. ``alone``: what fails where a snapshot is
+    def _switch(self, quiet: Sequence[LiteralString]) -> None:
+        """The one moment at which others wait, at most `UNDER_LOCK` of it. ``quiet``: what fails where a snapshot is
         held, asked before anything is done, and as the last thing before COMMIT."""
         connection, say = self._connection, self._say
         timeouts = {
@@ -209,7 +209,7 @@ class Move:
         }
         # The parent before the source, as all sessions that read or write through the parent lock them.
         both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._source))
-        *_, ((now,),) = run(connection, setting(timeouts), *both, *alone, "SELECT " + CLOCK)
+        *_, ((now,),) = run(connection, setting(timeouts), *both, *quiet, "SELECT " + CLOCK)
         left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
         remaining = left.format(now + UNDER_LOCK)
         try:
@@ -234,7 +234,7 @@ class Move:
                 *ddl.after_attach(self._inventory.template, self._action),
                 say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
                 say("DROP TABLE {map}"),
-                *alone,
+                *quiet,
                 "COMMIT",
             )
         except pg.QueryCanceled as error:

@@ -241,7 +241,7 @@ WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND a.backend_xm
 ORDER BY a.pid
 """
 
-ALONE = f"SELECT 1 / (NOT EXISTS ({SNAPSHOTS}))::int4"
+QUIET = f"SELECT 1 / (NOT EXISTS ({SNAPSHOTS}))::int4"
 """Fails with `psycopg.errors.DivisionByZero` where a snapshot of this database is held. After `FRESH`."""
 
 
