@@ -24,7 +24,7 @@ from .figures import Figure
 from .plain_table import MEGABYTES, Users, beside, fill
 from .provisioning import DURABLE
 from .stand import Stand
-from .waits import LIMIT, PATIENCE
+from .waits import LIMIT, PATIENCE, QUIET
 
 BY_HAND = """
 CREATE UNIQUE INDEX CONCURRENTLY by_hand ON run (id, submitted_at);
@@ -55,6 +55,7 @@ def measure(stand: Stand) -> list[Figure]:
             alone = _seconds(lambda: _convert(database))
             _back(database)
             figures = [Figure("convert: against VALIDATE and the index by hand", alone / by_hand, "x", LIMIT_OF_ALL)]
+            figures += _figures("nothing done", database, lambda: time.sleep(QUIET), None)
             figures += _figures("convert", database, lambda: _convert(database))
             advance(2, steps, "the way back")
             figures += _figures("convert, back", database, lambda: _back(database))
@@ -80,12 +81,12 @@ def _seconds(what: Callable[[], None]) -> float:
     return time.monotonic() - began
 
 
-def _figures(name: str, database: Database, what: Callable[[], None]) -> list[Figure]:
+def _figures(name: str, database: Database, what: Callable[[], None], limit: float | None = LIMIT) -> list[Figure]:
     users = Users(database)
     with users.going_on(), beside(database.dsn):
         seconds = _seconds(what)
     users.check(name)
-    return [*users.figures(name, LIMIT, missed=0), Figure(f"{name}: until done", seconds, "s")]
+    return [*users.figures(name, limit, missed=0), Figure(f"{name}: until done", seconds, "s")]
 
 
 def _convert(database: Database) -> None:

@@ -251,8 +251,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
-    yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above)
-    yield lock_in_time()
+    yield from (SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above), lock_in_time())
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
