@@ -44,9 +44,14 @@ class Digest:
         return feed
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each fed before it is given, and its lines counted."""
+        """The same chunks, each fed before it is given. Lines are not counted, which takes half as long as hashing."""
         for chunk in chunks:
             self.update(chunk)
+            yield chunk
+
+    def through_lines(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same, and its lines are counted."""
+        for chunk in self.through(chunks):
             self.lines += chunk.count(b"\n")
             yield chunk
 
@@ -224,7 +229,7 @@ def lines(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[b
     written, and `ProofFailed` where it does not hold the values that were archived."""
     written, content, held = Digest(), Digest(), b""
     try:
-        for piece in content.through(_unpacked(written.through(chunks))):
+        for piece in content.through_lines(_unpacked(written.through(chunks))):
             *whole, held = (held + piece).split(b"\n")
             yield from whole
     except zlib.error as error:
