@@ -45,9 +45,14 @@ class Digest:
         return feed
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, each fed before it is given, and its lines counted."""
+        """The same chunks, each fed before it is given. Lines are not counted, which takes half as long as hashing."""
         for chunk in chunks:
             self.update(chunk)
+            yield chunk
+
+    def through_lines(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The same, and its lines are counted."""
+        for chunk in self.through(chunks):
             self.lines += chunk.count(b"\n")
             yield chunk
 
@@ -268,7 +273,7 @@ def proven(chunks: Iterable[bytes], data: GeneratedData, rows: int) -> Iterator[
             yield chunk
 
     try:
-        yield from valid_text(content.through(_unpacked(packed())), content, data.columns)
+        yield from valid_text(content.through_lines(_unpacked(packed())), content, data.columns)
     except zlib.error as error:
         raise ArchiveDamaged(f"the generated values are no gzip: {error}") from None
     if (written.size, written.sha256) != (data.bytes, data.sha256):

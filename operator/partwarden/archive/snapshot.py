@@ -140,79 +140,61 @@ def read_rows(
     table = Identifier(held.table.schema_, held.table.name)
     names = SQL(", ").join(map(Identifier, [*plain, *stored]))
     copied = SQL("(SELECT {} FROM ONLY {})") if stored else SQL("{1} ({0})")
-    copy, digest = Copy(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table))), Digest()
-    feed = digest.feed if sink is None or not stored else _plain(digest.feed, len(stored), sink)
+    rows = copy_out(held.connection, SQL("COPY {} TO STDOUT").format(copied.format(names, table)))
+    if sink is not None and stored:
+        rows = _plain(rows, len(stored), sink)
     # Collecting rows takes more time than it saves: libpq allocates each, and what is freed at once stays in the cache.
-    take, lines, size, due, more = copy.take, 0, 0, REPORTED, True
-    while more:
-        before = lines
-        length, row = take(1)
-        while length > 0:
-            feed(row)
-            lines += 1
-            size += length
-            length, row = take(1)
-        more = copy.wait(length, lines > before)
-        digest.lines = lines
+    digest, lines, size, due = Digest(), 0, 0, REPORTED
+    feed = digest.feed
+    for row in rows:
+        feed(row)
+        lines += 1
+        size += len(row)
         if size >= due:
             due = size + REPORTED
+            digest.lines, digest.size = lines, size
             progress(digest)
+    digest.lines, digest.size = lines, size
     return digest
 
 
-Feed = Callable[[bytes | memoryview], object]
-
-
-def _plain(feed: Feed, stored: int, sink: Callable[[bytes], object]) -> Feed:
-    """Feeds rows without their last columns, so many as are ``stored``, which go to the sink."""
-
-    def split(row: bytes | memoryview) -> None:
+def _plain(
+    rows: Iterable[bytes | memoryview], stored: int, sink: Callable[[bytes], object]
+) -> Iterator[bytes | memoryview]:
+    """The rows without their last columns, so many as are ``stored``, which go to the sink."""
+    for row in rows:
         # COPY writes a tab in a value as a backslash and t: the tabs that stand there are those between columns.
         values = bytes(row).rsplit(b"\t", stored)
         sink(b"\t".join(values[1:]))
-        feed(values[0] + b"\n")
-
-    return split
-
-
-class Copy:
-    """What COPY TO STDOUT gives, row by row, by libpq itself: a cursor's loop costs several times as much for each.
-    ``take(1)`` gives the length of a row and the row; where there is none now, `wait` is to be called."""
-
-    def __init__(self, connection: Session, statement: Composed) -> None:
-        self._server = connection.pgconn
-        result = self._server.exec_(statement.as_bytes(connection))
-        if result.status != ExecStatus.COPY_OUT:
-            raise pg.error_from_result(result, "utf-8")
-        self._poll = select.poll()
-        self._poll.register(self._server.socket, select.POLLIN)
-        self.take = self._server.get_copy_data
-
-    def wait(self, length: int, taken: bool) -> bool:
-        """Whether there may be more rows, after ``take`` gave that length. ``taken``: whether it had given any since
-        the last call. Raises psycopg's errors, of the statement too."""
-        if length == 0:
-            if not taken:
-                time.sleep(NAP)
-                # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
-                self._poll.poll(60_000)
-            self._server.consume_input()
-            return True
-        while (ended := self._server.get_result()) is not None:
-            if ended.status != ExecStatus.COMMAND_OK:
-                raise pg.error_from_result(ended, "utf-8")
-        return False
+        yield values[0] + b"\n"
 
 
 def copy_out(connection: Session, statement: Composed) -> Iterator[bytes | memoryview]:
-    """What COPY TO STDOUT gives, row by row. Raises psycopg's errors."""
-    copy, more = Copy(connection, statement), True
-    while more:
-        taken = False
-        while (each := copy.take(1))[0] > 0:
-            yield each[1]
-            taken = True
-        more = copy.wait(each[0], taken)
+    """What COPY TO STDOUT gives, row by row, by libpq itself: a cursor's loop costs several times as much for each."""
+    server = connection.pgconn
+    result = server.exec_(statement.as_bytes(connection))
+    if result.status != ExecStatus.COPY_OUT:
+        raise pg.error_from_result(result, "utf-8")
+    poll = select.poll()
+    poll.register(server.socket, select.POLLIN)
+    take, drained = server.get_copy_data, False
+    while True:
+        count, row = take(1)
+        if count > 0:
+            yield row
+            drained = False
+        elif count == 0:
+            if drained:
+                time.sleep(NAP)
+                # Keep-alives end a connection whose server is gone; a server that is only slow is waited for.
+                poll.poll(60_000)
+            server.consume_input()
+            drained = True
+        else:
+            break
+    while (ended := server.get_result()) is not None:
+        if ended.status != ExecStatus.COMMAND_OK:
+            raise pg.error_from_result(ended, "utf-8")
 
 
 @dataclass(frozen=True, slots=True)

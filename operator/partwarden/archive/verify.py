@@ -95,7 +95,7 @@ class Archive:
         with pgdump.restore_script(self._data(written)) as script:
             copied = archived_rows.copied_rows(self._named(script), _copy_statement(self.manifest))
             plain = [column.name for column in self.manifest.columns if not column.generated]
-            read = archived_rows.valid_text(content.through(copied), content, plain)
+            read = archived_rows.valid_text(content.through_lines(copied), content, plain)
             rows = self._checked_at_end(read, written, content)
             if not generated:
                 yield rows

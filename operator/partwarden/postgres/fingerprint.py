@@ -70,8 +70,8 @@ WIDTH = 64
 PARTS = [f"coalesce(sum(substr(h, {first}, 8)::int8), 0)" for first in (1, 9, 17, 25)]
 CASTS_BYTES = 180_000
 """The version from which on a server casts bytes to numbers."""
-# An older one has no cheap way from bytes to a number of more than one byte: it adds pairs of bytes up, and the pairs'
-# sums are put together here. Its way by hexadecimal digits and bit strings takes half as long again as hashing.
+# An older one has no cheap way from bytes to a number of more than one byte: it adds up pairs of bytes, and the sums of
+# the pairs are put together here. Bit strings, made of hexadecimal digits, take nearly twice as long.
 DIGIT = 16
 DIGITS = [
     # Half of the range is added to a number with a sign by turning its first bit over.
