@@ -18,10 +18,10 @@ from partwarden.planner.conversion_rules import CHECK
 RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
     INSERT INTO run (at) SELECT now() - n * interval '1 day' FROM generate_series(0, 400) n;
     CREATE VIEW written AS SELECT id FROM run"""
-GATE = """CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE 'not yet' USING ERRCODE = '{code}'; END $$;
-    CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"""
-"""Lets nothing of the last transaction be done, and all that comes before it. ``code``: of its error."""
+REFUSE = """CREATE OR REPLACE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'not yet' USING ERRCODE = '{code}'; END $$"""
+GATE = "CREATE EVENT TRIGGER gate ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION refuse()"
+"""Lets nothing of the last transaction be done, and all that comes before it."""
 VALIDATED = "SELECT conname FROM pg_constraint WHERE conname = %s AND convalidated"
 FIELDS: dict[str, Any] = {"key": "at", "interval": "Month"}
 ATTACH = FIELDS | {"convert": {"mode": "Attach", "widenKeys": True}}
@@ -56,7 +56,8 @@ def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_pla
     site: Site, pg_database: Database
 ) -> None:
     pg_database.execute(RUN)
-    pg_database.execute(GATE.format(code="lock_not_available"))
+    pg_database.execute(REFUSE.format(code="lock_not_available"))
+    pg_database.execute(GATE)
     (oid,) = pg_database.query("SELECT 'run'::regclass::oid")
     with writer(pg_database) as written:
         with site.operator() as first:
@@ -74,8 +75,7 @@ def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_pla
             until("the CHECK is validated", lambda: pg_database.query(VALIDATED, CHECK))
             first.stop(signal.SIGKILL)
         # What stood goes on, and is refused now for good: no CHECK is left to refuse rows one day.
-        pg_database.execute("DROP EVENT TRIGGER gate; DROP FUNCTION refuse")
-        pg_database.execute(GATE.format(code="raise_exception"))
+        pg_database.execute(REFUSE.format(code="raise_exception"))
         count = len(written)
         until("rows are written", lambda: len(written) > count)
         with site.operator():

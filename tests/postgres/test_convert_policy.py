@@ -11,6 +11,7 @@ from partwarden.api.approval import PlanApproval
 from partwarden.api.policy import PartitionPolicySpec
 from partwarden.api.status import ConditionStatus, State
 from partwarden.controller import conversion_work, database_work
+from partwarden.controller.conversion_rests import COSTLY
 from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequest
 from partwarden.errors import PolicyConflict, TableBusy
 from partwarden.planner.conversion_rules import CHECK
@@ -130,12 +131,12 @@ def test_killed_after_any_step_it_goes_on(database: Database, most: int) -> None
     assert database.query("SELECT count(*) FROM run") == [(401,)]
 
 
-def test_what_was_read_in_vain_is_counted_and_not_read_again_while_it_rests(
+def test_what_was_read_for_nothing_is_counted_and_not_read_again_while_it_rests(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute(f"{RUN}; ALTER TABLE run ALTER at DROP NOT NULL; INSERT INTO run VALUES (DEFAULT, NULL)")
     refused = work(database, ATTACH)
-    assert (refused.update.ready.reason, refused.vain > 0) == ("ConversionRefused", True)
+    assert (refused.update.ready.reason, refused.wasted > 0) == ("ConversionRefused", True)
 
     def read(*_: object) -> None:
         raise AssertionError("the table is read")
@@ -143,10 +144,10 @@ def test_what_was_read_in_vain_is_counted_and_not_read_again_while_it_rests(
     with monkeypatch.context() as patched:
         patched.setattr(conversion_engine, "read_rows", read)
         again = work(database, ATTACH, rests=refused.update)
-        assert (again.update, again.vain) == (refused.update, 0.0)
+        assert (again.update, again.wasted) == (refused.update, 0.0)
     database.execute("DELETE FROM run WHERE at IS NULL")
     converted = work(database, ATTACH)
-    assert (converted.update.ready.reason, converted.vain) == ("Converged", 0.0)
+    assert (converted.update.ready.reason, converted.wasted) == ("Converged", 0.0)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -171,7 +172,8 @@ def test_it_says_what_it_would_do_and_does_nothing_before_it_may(database: Datab
     report = work(database, ATTACH, mode="Approve")
     assert report.update.table is not None
     assert (report.update.ready.reason, kind(database)) == ("PlanPending", "r")
-    digest = report.update.table.plan_digest
+    digest, following = report.update.table.plan_digest, report.update.table.next
+    assert (following and (following.text, following.when)) == ("convert run", "waits: Approval")
     assert digest is not None
     assert digest in report.update.ready.message
     assert work(database, ATTACH, approved="0" * 16, mode="Approve").update.ready.reason == "PlanPending"
@@ -267,8 +269,8 @@ def test_what_passes_leaves_the_check_and_comes_again_long_before_rows_are_refus
     report = work(database, ATTACH, resync="24h", patience=1.0)
     assert (report.update.ready.reason, report.update.reconciling) == ("TableBusy", True)
     assert has_check(database)
-    # The index on the primary key aside nothing was read in vain: the CHECK is valid.
-    assert report.vain < 1.0
+    # The CHECK is valid, and need not be made again.
+    assert report.wasted < COSTLY
     assert report.boundary is not None
     ((left,),) = database.query("SELECT extract(epoch FROM date_trunc('month', now() + '1 day') + '1 month' - now())")
     assert report.boundary < 0.6 * float(str(left))

@@ -1,9 +1,9 @@
 """How long a conversion rests whose run has read a whole table, and come to nothing.
 
 An error that does not heal must not cost a scan of a terabyte every few minutes. So after a run that has read the table
-for long in vain, its status is kept, and the table is read again only after `LASTING` times as long, or `PASSING` times
-where the error is expected to pass; at most after `LONGEST`. Meanwhile each reconcile asks the catalog alone. An edit
-of the policy, and an approval, end the rest. It is kept in memory: a new operator reads the table once.
+for long, and wasted that, its status is kept, and the table is read again only after `LASTING` times as long, or
+`PASSING` times where the error is expected to pass; at most after `LONGEST`. Meanwhile each reconcile asks the catalog
+alone. An edit of the policy, and an approval, end the rest. It is kept in memory: a new operator reads the table once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..status.conditions import PolicyStatusUpdate
 from ..status.conversion import resting
 from .database_work import WorkReport
 
-COSTLY = 3.0
-"""Seconds that may be read in vain at each try."""
+COSTLY = 15.0
+"""Seconds of reading that may be wasted at each try."""
 LASTING, PASSING = 20.0, 3.0
 """How many times as long as it has read the conversion rests: the table is read for 5 or 25 percent of the time."""
 LONGEST = 86_400.0
@@ -59,17 +59,17 @@ class ConversionRests:
         return left if left > 0 else None
 
     def note(self, policy: StoredPolicy, report: WorkReport, now: datetime) -> PolicyStatusUpdate:
-        """The status of the report, and from when on it rests where it has read in vain for long.
+        """The status of the report, and from when on it rests where it has wasted much.
 
         Before a CHECK that stands comes to refuse rows it is tried twice at least: see `WorkReport.boundary`.
         """
         update = report.update
-        if report.vain < COSTLY:
+        if report.wasted < COSTLY:
             return update
-        seconds = min(report.vain * (PASSING if update.reconciling else LASTING), LONGEST)
+        seconds = min(report.wasted * (PASSING if update.reconciling else LASTING), LONGEST)
         if report.boundary is not None:
             seconds = min(seconds, max(report.boundary / 2, 0.0))
-        update = resting(update, timedelta(seconds=report.vain), now, now + timedelta(seconds=seconds))
+        update = resting(update, timedelta(seconds=report.wasted), now, now + timedelta(seconds=seconds))
         with self._lock:
             self._rests[policy.key] = _Rest(policy.edition, self._clock() + seconds, update)
         return update

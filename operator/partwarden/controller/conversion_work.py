@@ -6,8 +6,8 @@ beyond its end fails. So every run that finds one and may act goes on with the c
 ``mode: Never`` or ``Undo``, without ``spec.convert``, and where something that only a user can remove forbids the
 conversion, or a step of it. A run that may not act, as of a suspended policy, says from when on writes are refused.
 
-How long rows were read in vain is in the report: the operator does not have them read again at once, see
-`conversion_rests`.
+For how long rows were read, and that was wasted, is in the report: the operator does not have them read again at once,
+see `conversion_rests`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..postgres import conversion_engine
 from ..postgres.connection import Session
 from ..postgres.conversion_facts import read_prepared, read_table
 from ..postgres.conversion_finish import read_mark
-from ..postgres.conversion_prepare import WAIT_FOR_TRANSACTIONS, abandon, remove_check
+from ..postgres.conversion_prepare import VALIDATED, WAIT_FOR_TRANSACTIONS, abandon, remove_check
 from ..postgres.engine import LONG
 from ..postgres.transaction import translated
 from ..status import conversion as status
@@ -100,13 +100,14 @@ class ConversionWork:
                 return self._convert(table, left)
             self._take_back(table, left, error)
         except Withdrawn as withdrawn:
-            self.report.stopped, self.report.vain = str(withdrawn), 0.0
+            self.report.stopped, self.report.wasted = str(withdrawn), 0.0
             self.report.update = status.going_on(table, f"stopped: {withdrawn}")
         except PartwardenError as failure:
             # What passes is tried again soon, and moves the end of the range where that is needed. Of a conflict the
             # older policy attends to it.
             lasts = self.once or (isinstance(failure, UserError) and not isinstance(failure, PolicyConflict))
-            found = _standing(table, self._left(table), "a step has failed") if lasts else []
+            now = self._again(table) if lasts else None
+            found = _standing(table, now.leftover, "a step has failed") if now else []
             self.report.update = status.failing(table, failure, found)
         return False
 
@@ -143,25 +144,28 @@ class ConversionWork:
     def _carry_out(self, wanted: Wanted, plan: ConversionPlan) -> None:
         """Where only the user can remove what is in the way, the engine takes the CHECK away again: a policy that is
         Stalled may be left so for weeks, and the range of the CHECK ends. What passes leaves it, for the next run."""
-        table, read = plan.table, self.report.vain
+        table, began, read = plan.table, time.monotonic(), 0.0
+        goes_on = self._did(CONVERT, table.parent, table.bytes)
+
+        def did(text: str, seconds: float) -> None:
+            nonlocal began, read
+            began, read = time.monotonic(), seconds if text == VALIDATED else read
+            goes_on(text, seconds)
+
         # Where a step fails and is tried again slowly, the end of the range is moved long before it is reached.
         self.report.boundary = plan.holds_for.total_seconds() / 2
         try:
-            did = self._did(CONVERT, table.parent, table.bytes)
-            with self._reading():
-                conversion_engine.convert(self.connection, wanted, plan, self._patience, did)
+            conversion_engine.convert(self.connection, wanted, plan, self._patience, did)
         except PartwardenError as error:
-            if isinstance(error, TableBusy):
-                # For so long nothing was read.
-                waited = self._patience + WAIT_FOR_TRANSACTIONS / 1000
-                self.report.vain = max(read, self.report.vain - waited)
-            if (stands := self._left(table)) is not None and stands.validated:
-                # What was read for that is not lost.
-                self.report.vain = read
-            elif stands is None and not self.connection.closed:
+            # While a lock is tried for nothing is read, and after the validation nothing at all.
+            waited = self._patience + (WAIT_FOR_TRANSACTIONS / 1000 if isinstance(error, TableBusy) else 0.0)
+            now = self._again(table)
+            if now is None or (now.kind == "r" and not (now.leftover and now.leftover.validated)):
+                self.report.wasted += read or max(0.0, time.monotonic() - began - waited)
+            if now is not None and now.leftover is None:
                 self.report.boundary = None
             raise
-        self.report.vain = 0.0
+        self.report.wasted = 0.0
         self._ends()
 
     def _forbid(self, plan: ConversionPlan, left: Leftover | None) -> None:
@@ -205,7 +209,7 @@ class ConversionWork:
                 return
             with self._reading():
                 conversion_engine.finish(self.connection, table.parent, self._patience, did)
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
             if indexes:
                 abandon(self.connection, table, time.monotonic() + self._patience, did)
             self._ends()
@@ -266,9 +270,9 @@ class ConversionWork:
             did = self._did(CONVERT, parent, legacy[0].bytes)
             with self._reading():
                 conversion_engine.finish(self.connection, parent, self._patience, did)
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
         except Withdrawn as withdrawn:
-            self.report.vain = 0.0
+            self.report.wasted = 0.0
             self.report.stopped = str(withdrawn)
         except PartwardenError as error:
             return status.with_error(update, error)
@@ -315,21 +319,20 @@ class ConversionWork:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Counts the time for which rows are read, until it is known that they are not read in vain."""
+        """Counts the time for which rows are read, until it is known that it is not wasted."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self.report.vain += time.monotonic() - began
+            self.report.wasted += time.monotonic() - began
 
-    def _left(self, table: PlainTable) -> Leftover | None:
-        """The CHECK that stands after a failure; None where there is none, or the connection is lost as well."""
+    def _again(self, table: PlainTable) -> PlainTable | None:
+        """The table after a failure, with the CHECK that stands; None where the connection is lost as well."""
         try:
             with translated(self.connection, f"table {table}"):
-                prepared = read_prepared(self.connection, self.request.spec.table, CHECK)
+                return read_table(self.connection, self.request.spec.table, table.key.name if table.key else "", CHECK)
         except PartwardenError:
             return None
-        return prepared[1] if prepared else None
 
 
 def _unfinished(mark: ConvertedMark | None) -> bool:
@@ -338,4 +341,4 @@ def _unfinished(mark: ConvertedMark | None) -> bool:
 
 
 def _standing(table: PlainTable, left: Leftover | None, why: str) -> list[Finding]:
-    return [] if left is None else [standing(table, left, why)]
+    return [] if left is None or left.lower is None else [standing(table, left, why)]

@@ -118,7 +118,7 @@ class WorkReport:
     """Why something of the plan was not begun, or undone."""
     converted: bool = False
     """A step of a conversion, or of its way back, was begun."""
-    vain: float = 0.0
+    wasted: float = 0.0
     """Seconds for which a conversion has read rows, and come to nothing."""
     missing: tuple[int, ...] = ()
     """Tables of proven archives, by OID, that no longer exist, and of which no status says so."""

@@ -99,7 +99,7 @@ def standing(table: object, left: Leftover, why: str) -> Finding:
 
 
 def rest(table: str, took: float, since: datetime, until: datetime) -> Finding:
-    """Rows were read for long in vain: ``took`` seconds, until ``since``. It is tried again at ``until``."""
+    """Rows were read for ``took`` seconds, until ``since``, and that was wasted. It is tried again at ``until``."""
     message = (
         f"since {iso(since.replace(microsecond=0))} the table is not read: that took {duration(took)} and ended as "
         f"Ready says; it is tried again at {iso(until.replace(microsecond=0))}, or as soon as spec is edited or the "

@@ -120,7 +120,8 @@ def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozen
     server, parent, ranged = inventory.server, inventory.parent, [each for each in inventory.partitions if each.range]
     assert parent is not None
     subject = str(parent)
-    if names := [each.name for each in ranged if each.oid not in managed]:
+    # The table that was converted is wide by intent, and expires as a whole.
+    if names := [each.name for each in ranged if each.oid not in managed and not each.converted]:
         message = (
             f"not one {spec.interval} of {spec.timezone} each: {join_names(names)}; what they hold counts as covered, "
             f"only the rest is created, and {_future(spec.retention, codec)}"

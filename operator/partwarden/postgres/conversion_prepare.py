@@ -47,6 +47,9 @@ WAIT_FOR_TRANSACTIONS = 600_000
 SLACK = 60.0
 """Seconds before the range ends at which a validation is given up."""
 
+VALIDATED = "validated the CHECK"
+"""What is reported of the step that reads every row."""
+
 Report = Callable[[str, float], None]
 """Called after each step: what was done, in how many seconds."""
 
@@ -218,7 +221,7 @@ def _validate(
             f"cannot convert {table}: the validation did not end before {conversion.upper}, the end of the range; the "
             "CHECK is taken away again"
         ) from None
-    report("validated the CHECK", time.monotonic() - began)
+    report(VALIDATED, time.monotonic() - began)
 
 
 # The way back.

@@ -25,7 +25,7 @@ from ..planner.conversion_steps import RESTS, changes_of, conversion_digest, gat
 from ..planner.findings import Finding
 from ..planner.plain_table import PlainTable
 from ..planner.plan_gate import PlanGate
-from ..planner.schedule import PlannedStep
+from ..planner.schedule import PlannedStep, WaitsFor
 from .approval import by_annotation, to_do, why_waiting
 from .conditions import (
     CONVERTING,
@@ -40,6 +40,7 @@ from .conditions import (
     answered,
 )
 from .details import finding_status, human, planned, rough
+from .next_action import next_step
 from .warnings import Graded, chosen, in_few_words
 
 
@@ -174,7 +175,7 @@ def failing(table: PlainTable, error: PartwardenError, found: Sequence[Finding] 
 
 
 def resting(update: PolicyStatusUpdate, took: timedelta, since: datetime, until: datetime) -> PolicyStatusUpdate:
-    """The update, and that the table is not read again before ``until``: it was, for ``took``, in vain."""
+    """The update, and that the table is not read again before ``until``: that took so long, and was wasted."""
     table = update.table.summary.table if update.table and update.table.summary else "the table"
     found = finding_status(Graded(Severity.NOTICE, rest(table, took.total_seconds(), since, until)))
     return _with_findings(update, [found])
@@ -226,6 +227,7 @@ def _update(
         ),
         plan=[planned(each) for each in steps[:MAX_PLAN]],
         plan_digest=digest or None,
+        next=next_step(steps[0], WaitsFor.APPROVAL if digest else "") if steps else None,
         findings=[finding_status(each) for each in chosen(found)],
     )
     unknown = ConditionState(UNKNOWN, ready.reason, "the table is not partitioned")

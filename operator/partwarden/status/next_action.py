@@ -24,6 +24,13 @@ def next_action(step: PlannedStep | None, plan: Plan) -> NextAction | None:
     )
 
 
+def next_step(step: PlannedStep, waits_for: str) -> NextAction:
+    """The first step of a conversion, due but for what it ``waits_for``; empty: nothing."""
+    waits = [waits_for] if waits_for else []
+    text, when = _text(step, step.name), f"waits: {waits_for}" if waits else "now"
+    return NextAction(action=step.action, object=step.name, waits_for=waits, text=text, when=when)
+
+
 def _text(step: PlannedStep, table: str) -> str:
     """``drop run_2018``; where that is too long, without what the name shares with the table's."""
     verb = step.verb.split()[0]

@@ -1,4 +1,4 @@
-"""A conversion that has read a whole table in vain rests, and its status says since when and until when."""
+"""A conversion that has read a whole table for nothing rests, and its status says since when and until when."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Fixture:
         self.seconds = 1000.0
         self.rests = ConversionRests(lambda: self.seconds)
 
-    def note(self, update: PolicyStatusUpdate, vain: float, boundary: float | None = None) -> PolicyStatusUpdate:
-        return self.rests.note(policy(), WorkReport(update=update, vain=vain, boundary=boundary), values.NOW)
+    def note(self, update: PolicyStatusUpdate, wasted: float, boundary: float | None = None) -> PolicyStatusUpdate:
+        return self.rests.note(policy(), WorkReport(update=update, wasted=wasted, boundary=boundary), values.NOW)
 
 
 def policy(**metadata: Any) -> StoredPolicy:
@@ -39,7 +39,7 @@ def policy(**metadata: Any) -> StoredPolicy:
 
 
 @pytest.mark.parametrize(
-    ("update", "vain", "boundary", "seconds"),
+    ("update", "wasted", "boundary", "seconds"),
     [
         (REFUSED, 60.0, None, 1200.0),
         (BUSY, 60.0, None, 180.0),
@@ -49,10 +49,10 @@ def policy(**metadata: Any) -> StoredPolicy:
     ],
 )
 def test_it_rests_by_the_time_that_was_lost(
-    update: PolicyStatusUpdate, vain: float, boundary: float | None, seconds: float
+    update: PolicyStatusUpdate, wasted: float, boundary: float | None, seconds: float
 ) -> None:
     made = Fixture()
-    kept = made.note(update, vain, boundary)
+    kept = made.note(update, wasted, boundary)
     assert made.rests.of(policy()) == kept
     assert kept.ready == update.ready
     assert kept.errors == update.errors
@@ -103,7 +103,7 @@ def test_the_next_reconcile_gets_what_the_status_stays_and_writes_nothing(monkey
 
     def execute(request: WorkRequest, _: object) -> WorkReport:
         given.append(request.rests)
-        return WorkReport(update=request.rests or REFUSED, vain=0.0 if request.rests else 60.0)
+        return WorkReport(update=request.rests or REFUSED, wasted=0.0 if request.rests else 60.0)
 
     made.reconciler._execute = execute
     made.reconcile()

@@ -112,6 +112,7 @@ def test_the_converted_partition_is_legacy_and_covers() -> None:
     assert shown.state is State.LEGACY
     assert plan.covered_until == datetime(2027, 1, 1, tzinfo=UTC)
     assert plan.missing == ()
+    assert "OffGrid" not in {each.reason for each in plan.findings}
 
 
 @pytest.mark.parametrize(("last", "unaligned", "goes"), [(2019, "Expire", 1), (2022, "Expire", 0), (2019, "Keep", 0)])
