@@ -361,6 +361,7 @@ def test_intervals_leave_the_table_one_a_reconcile(database: Database) -> None:
     assert report.more
     partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run'::regclass"
     ((many,),) = database.query(partitions)
+    assert isinstance(many, int)
     assert set(supervisor.done) == {"partition"}
     assert report.update.table is not None
     assert "SplitLegacy" in [each.action for each in report.update.table.plan]

@@ -23,7 +23,7 @@ from .keys import Bounds, literals, partition_name
 
 LATE = timedelta(hours=1)
 """A range counts as passed so long after its end: rows of its last minutes may come late."""
-OFF_GRID = "SplitOffGrid"
+SPLIT_OFF_GRID = "SplitOffGrid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _split(context: PlanContext, legacy: Partition, held: BoundedRange, most: in
             f"nothing leaves {legacy} (spec.convert.split): its end is within an interval of {context.spec.interval}; "
             "set spec.interval and spec.timezone as they were when it was converted"
         )
-        return Splitting(findings=(Finding(OFF_GRID, str(legacy), message),))
+        return Splitting(findings=(Finding(SPLIT_OFF_GRID, str(legacy), message),))
     since = context.instant(held.upper) + LATE
     if since > context.now:
         return Splitting(boundary=since)

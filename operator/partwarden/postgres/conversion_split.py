@@ -1,6 +1,6 @@
 """Split an interval off the table that was converted: its rows move into a partition of their own.
 
-What moves the rows is `drain.Move`, so each is seen once by everybody, or all is undone. Here the partition that they
+What moves the rows is `drain.Move`, so each is seen exactly once, or all is undone. Here the partition that they
 leave must get narrower bounds in the same transaction, since PostgreSQL lets no two overlap: it is detached, and
 attached again. ATTACH reads the whole table under the lock, unless a CHECK that was validated says the same as the
 bounds. One that does cannot be validated as long as the rows are there, and once they have gone the lock is held. So
@@ -140,7 +140,7 @@ class _Split:
             raise changed(error, self._subject) or error from None
 
     def _check_rows(self) -> None:
-        """Before anything is prepared or copied, which would be in vain each time. Raises `StatementRejected`."""
+        """Before anything is prepared or copied, each time anew. Raises `StatementRejected`."""
         into, key = self._action.into, Identifier(self._key)
         source = SQL("ONLY {} WHERE {}").format(ddl.relation(self._legacy), ddl.in_range(key, into.bounds))
         with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=self._action):
@@ -210,7 +210,7 @@ class _Split:
                 ddl.lock(legacy, "ACCESS EXCLUSIVE"),
                 *forget(legacy),
                 *returning(self._inventory, legacy, whole.upper),
-                # Whoever writes a row calls it.
+                # Every role that writes a row calls it.
                 SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
                 add.format(ddl.relation(legacy), Identifier(NAME), whole.lower, function, SQL("NOT VALID"), key=key),
                 "COMMIT",

@@ -256,8 +256,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
-    yield from conversion_split.forget(legacy)
-    yield from own
+    yield from (*conversion_split.forget(legacy), *own)
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)
