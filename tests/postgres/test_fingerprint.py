@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import struct
 from typing import Any
 
 import psycopg
@@ -76,6 +78,32 @@ def test_the_same_on_every_server(database: Database) -> None:
         INSERT INTO t SELECT n, repeat('x', n), n / 8.0, '2020-02-02Z', jsonb_build_object('n', n), ARRAY['a', NULL], n
         FROM generate_series(1, 100) n; INSERT INTO t DEFAULT VALUES""")
     assert take(database).content == SAME
+
+
+EDGES = [bytes(32), b"\xff" * 32, (b"\x80" + bytes(7)) * 4, (b"\x7f" + b"\xff" * 7) * 4, b"\x00\x00\x00\x80" * 8]
+BITS = ", ".join(f"coalesce(sum(substring(bits FROM {first} FOR 64)::int8), 0)" for first in (1, 65, 129, 193))
+"""The parts of a hash as they were added up on servers before 18 when the first archives were made."""
+
+
+def test_hashes_are_added_up_the_same_on_every_server(database: Database) -> None:
+    """Whatever a hash is: the sums are those of four numbers with a sign, and those that manifests hold."""
+    spread = random.Random(20)
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        version = connection.info.server_version
+        parts = fingerprint.PARTS if version >= fingerprint.CASTS_BYTES else fingerprint.DIGITS
+        for rows in (0, 1, 2, len(EDGES), 500):
+            hashes = [*EDGES, *(spread.randbytes(32) for _ in range(500))][:rows]
+            each = sql.SQL("FROM (SELECT unnest({}::bytea[]) AS h) AS hash").format(hashes)
+            query = sql.SQL("SELECT {} {}").format(sql.SQL(", ").join(map(sql.SQL, parts)), each)
+            ((*sums,),) = connection.execute(query).fetchall()
+            if parts is fingerprint.DIGITS:
+                sums = fingerprint._put_together(rows, sums)
+            split = [struct.unpack(">4q", each) for each in hashes]
+            assert sums == [sum(each[part] for each in split) for part in range(4)]
+            # Their digits enter the fingerprint.
+            assert [str(number) for number in sums] == [str(int(number)) for number in sums]
+            before = sql.SQL("SELECT {} FROM (SELECT ('x' || encode(h, 'hex'))::bit(256) AS bits {}) AS old")
+            assert connection.execute(before.format(sql.SQL(BITS), each)).fetchall() == [tuple(sums)]
 
 
 def test_workers_of_the_server_share_a_large_table(database: Database) -> None:
