@@ -94,7 +94,7 @@ class Archive:
         written, content = Digest(), Digest()
         with pgdump.restore_script(written.through(self.open())) as script:
             copied = archived_rows.copied_rows(self._named(script), _copy_statement(self.manifest))
-            rows = self._checked_at_end(content.through(copied), written, content)
+            rows = self._checked_at_end(content.through_lines(copied), written, content)
             if not generated:
                 yield rows
                 return
