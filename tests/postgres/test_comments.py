@@ -90,7 +90,7 @@ def test_240_megabytes_are_not_transferred_and_are_no_mark(pg_database: Database
     write_long(pg_database, HUGE, end=f"E'\\n' || '{line}'")
     write_long(pg_database, HUGE, table="run_2026")
     with session(from_dsn(pg_database.dsn)) as connection:
-        cursor = connection.execute(SQL("; ").join(about_table("public", "run", "SET", True, True)))
+        cursor = connection.execute(SQL("; ").join(about_table("public", "run", "SET", True, True, True)))
         longest = 0
         while True:
             longest = max([longest, *(len(str(value)) for row in cursor.fetchall() for value in row)])

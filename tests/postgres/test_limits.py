@@ -116,7 +116,7 @@ def test_comments_of_other_roles_are_neither_read_nor_reported_where_they_are_lo
     pg_database.execute(f"CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO {other.name}")
     pg_database.execute(f"COMMENT ON TABLE theirs IS '{text}'")
     with session(from_dsn(pg_database.dsn)) as connection:
-        *_, marked = run(connection, *catalog.about_table("public", "run", "MEMBER", True, True))
+        *_, marked = run(connection, *catalog.about_table("public", "run", "MEMBER", True, True, True))
     assert marked == []
     assert "CommentTooLong" not in [each.reason for each in findings(keep(pg_database.dsn, **DETACH))]
 

@@ -130,7 +130,7 @@ def test_a_line_that_no_row_has_is_refused_before_it_fills_the_memory(
 @given(st.lists(st.text(st.sampled_from("aé日😀\t\n"), max_size=6), max_size=4).map("".join), st.integers(1, 5))
 def test_text_passes_however_it_is_cut(text: str, size: int) -> None:
     content = Digest()
-    assert b"".join(valid_text(content.through(in_pieces(text.encode(), size)), content, ["u"])) == text.encode()
+    assert b"".join(valid_text(content.through_lines(in_pieces(text.encode(), size)), content, ["u"])) == text.encode()
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 20])
@@ -138,7 +138,7 @@ def test_text_passes_however_it_is_cut(text: str, size: int) -> None:
 def test_bytes_that_are_no_text_are_refused_with_their_place(size: int, wrong: bytes) -> None:
     content, text = Digest(), "é\ta\n日\té".encode() + wrong + b"\n"
     with pytest.raises(ProofFailed, match=r"row 2 holds .*bytes that are not text") as refused:
-        list(valid_text(content.through(in_pieces(text, size)), content, ["u", "v"]))
+        list(valid_text(content.through_lines(in_pieces(text, size)), content, ["u", "v"]))
     assert ("column 'v'" in str(refused.value)) == (size == 1 << 20)
 
 
