@@ -240,8 +240,18 @@ def _pods(stage: Stage) -> Generator[None]:
     until("its Job is there", lambda: made_jobs(stage))
     uid = made_jobs(stage)[0].metadata.uid
     containers = [{"name": CONTAINER, "image": "partwarden.invalid/none"}]
+    # A pod without an owner would be the Job's: its controller takes in those that it selects, and deletes most of them.
+    found: Any = stage.custom.get_namespaced_custom_object(
+        GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive
+    )
+    named = {"name": stage.archive, "uid": found["metadata"]["uid"], "controller": True}
+    common = {
+        "labels": {JOB_OF_POD: uid},
+        "annotations": {"x": "x" * 200_000},
+        "ownerReferences": [{"apiVersion": API_VERSION, "kind": ARCHIVE_KIND, **named}],
+    }
     for _ in range(2 * MOST_PODS):
-        metadata = {"name": (name := stage.name()), "labels": {JOB_OF_POD: uid}, "annotations": {"x": "x" * 200_000}}
+        metadata = {"name": (name := stage.name()), **common}
         body: Any = {"metadata": metadata, "spec": {"containers": containers, "nodeSelector": NOWHERE}}
         stage.core.create_namespaced_pod(stage.adversary, body)
         ended = {"exitCode": 0, "message": PROOF.model_dump_json(by_alias=True)}
@@ -249,9 +259,7 @@ def _pods(stage: Stage) -> Generator[None]:
         body = {"status": {"phase": "Succeeded", "containerStatuses": [{**said, "state": {"terminated": ended}}]}}
         stage.core.patch_namespaced_pod_status(name, stage.adversary, body)
     yield
-    found: Any = stage.custom.get_namespaced_custom_object(
-        GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive
-    )
+    found = stage.custom.get_namespaced_custom_object(GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive)
     assert "manifestSha256" not in found["status"]
 
 
