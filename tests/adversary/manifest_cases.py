@@ -234,13 +234,13 @@ def _first_moment(stage: Stage) -> Generator[None]:
     yield
 
 
-@case("pods with reports of their own bear the label of a Job", "JobPending|JobRunning", "")
+@case("pods with reports of their own bear the label of a Job", "JobCreated", "created Job")
 def _pods(stage: Stage) -> Generator[None]:
     archive(stage)
     until("its Job is there", lambda: made_jobs(stage))
     uid = made_jobs(stage)[0].metadata.uid
     containers = [{"name": CONTAINER, "image": "partwarden.invalid/none"}]
-    # A pod without an owner would be the Job's: its controller takes in those that it selects, and deletes most of them.
+    # A pod without an owner would be the Job's: its controller takes in those that it selects, and deletes most.
     found: Any = stage.custom.get_namespaced_custom_object(
         GROUP, VERSION, stage.adversary, ARCHIVE_PLURAL, stage.archive
     )
