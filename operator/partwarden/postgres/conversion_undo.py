@@ -22,7 +22,7 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, conversion_remains, conversion_split, ddl, locks
+from . import catalog, conversion_remains, ddl, locks, split_leftovers
 from . import conversion_definition as definition
 from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
@@ -245,6 +245,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
     flags = statements(connection, definition.SECURITY_FLAGS, **names)
     last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
+    forgotten = split_leftovers.left_of(connection, legacy.oid)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
     wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
@@ -256,7 +257,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
-    yield from (*conversion_split.forget(legacy), *own)
+    yield from (*forgotten, *own)
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)
