@@ -383,13 +383,17 @@ def test_what_is_enqueued_wakes_a_worker_and_not_only_one_that_takes_its_key_bac
         waiting.set()
         return busy(key)
 
+    def take() -> None:
+        queue.take()
+        taken.set()
+
     queue._schedule.is_busy = is_busy  # type: ignore[method-assign]
     queue.enqueue(A)
     assert queue.take() == A
     queue.set_aside(A)
     assert queue.take() == A
     long_run = threading.Thread(target=queue.take_back, args=(A,))
-    worker = threading.Thread(target=lambda: (queue.take(), taken.set()))
+    worker = threading.Thread(target=take)
     long_run.start()
     assert waiting.wait(10)
     # The lock is free only once the one before waits: so they wait in this order.
