@@ -303,6 +303,25 @@ def test_keys_of_each_type_are_split(database: Database, kind: str, encoding: st
     assert database.query("SELECT count(*) FROM run") == [(500,)]
 
 
+def test_while_the_check_stands_rows_are_written_whatever_a_session_calls_its_tables(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(
+        "CREATE TABLE run (id int PRIMARY KEY, at date NOT NULL); INSERT INTO run VALUES (1, '2021-05-05')"
+    )
+    wanted = Wanted(policy(**POLICY), True, None)
+    monkeypatch.setattr("partwarden.postgres.conversion_split._Split._build", stop)
+    with session(from_dsn(database.dsn)) as connection:
+        convert_table(connection, wanted, observe_conversion(connection, wanted), 10.0, lambda *_: None)
+        with pytest.raises(Stopped):
+            maintain(connection, policy(**POLICY), now=datetime(datetime.now(UTC).year + 3, 6, 1, tzinfo=UTC))
+    assert database.query(MADE) == [("f",), ("c",)]
+    with database.connect() as other:
+        other.execute("CREATE TEMP TABLE date (n int)")
+        other.execute("INSERT INTO run VALUES (2, '2021-05-05')")
+    assert database.query("SELECT count(*) FROM run") == [(2,)]
+
+
 # Beside others.
 
 

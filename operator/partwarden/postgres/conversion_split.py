@@ -34,6 +34,7 @@ from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableCh
 from ..planner.actions import SplitLegacy
 from ..planner.default_rows import count_of
 from ..planner.inventory import Inventory, Partition
+from ..planner.keys import KeyType
 from ..planner.recheck import NEVER, Recheck, Withdrawn
 from . import ddl, drain, drain_sql, locks, table_state, transaction
 from .alone import OutOfTime, run_outside
@@ -284,9 +285,12 @@ class _Split:
 
 
 def returning(inventory: Inventory, legacy: Partition, bound: str) -> list[Composable]:
-    """What makes the function of the CHECK return that bound."""
+    """What makes the function of the CHECK return that bound, in every session, whatever its search_path."""
     parent, name = transaction.parent_of(inventory), function_of(legacy)
-    kind = SQL(parent.key[0].type)  # of those that a `Codec` is for, as format_type() spells it
+    # Of those that a `Codec` is for, as format_type() spells it: the others are words of the grammar, and a temporary
+    # table that is called like one of these is a type that comes first.
+    spelled = parent.key[0].type
+    kind = SQL(f"pg_catalog.{spelled}" if spelled in (KeyType.DATE, KeyType.UUID) else spelled)
     body = SQL("SELECT {}::{}").format(Literal(bound), kind).as_string()
     create = SQL("CREATE OR REPLACE FUNCTION {}() RETURNS {} LANGUAGE sql IMMUTABLE PARALLEL SAFE AS {}")
     give = SQL("ALTER FUNCTION {}() OWNER TO {}").format(name, Identifier(parent.owner))
