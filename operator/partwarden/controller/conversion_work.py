@@ -96,7 +96,7 @@ class ConversionWork:
             if self.request.rests is not None and (spec.converts or left is None):
                 self.report.update = self.request.rests
                 return False
-            anew = left is None and spec.mode is not Mode.PLAN and self._is_unfinished(table)
+            anew = spec.converts and left is None and spec.mode is not Mode.PLAN and self._is_unfinished(table)
             if spec.converts and not anew and (left is None or (table.key and table.key.name == spec.key)):
                 return self._convert(table, left)
             self._take_back(table, left, error)
