@@ -43,7 +43,7 @@ from .conversion_definition import rows_of, text
 from .conversion_finish import write_mark
 from .conversion_obstacles import require
 from .conversion_swap import UNDER_LOCK, changed, persist
-from .split_leftovers import NAME, forget, function_of, name_of
+from .split_leftovers import forget, function_of, name_of, ours, words
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, READ_ALL_LIMIT, READ_ALL_TIMEOUT
 
 PATIENCE = 20.0
@@ -56,7 +56,8 @@ BUILD_TIMEOUT = 600_000
 
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
-       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {check}) AS validated,
+       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index}) AS validated,
+       {ours} AS ours,
        (SELECT x.indisvalid FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
         WHERE x.indrelid = c.oid AND o.relname = {index}) AS built,
        ARRAY(SELECT DISTINCT n.nspname || '.' || r.relname FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
@@ -122,7 +123,7 @@ class _Split:
         self._action, self._legacy, self._deadline, self._recheck = action, legacy, deadline, recheck
         self._parent = transaction.parent_of(inventory)
         self._subject = f"cannot split partition {action}"
-        self._index = name_of(legacy.oid)
+        self._check = self._index = name_of(legacy.oid)
 
     def run(self) -> None:
         self._check_rows()
@@ -176,7 +177,7 @@ class _Split:
             bounds=self._legacy.bounds,
             parent=self._parent.oid,
             legacy=self._legacy.oid,
-            check=NAME,
+            ours=ours(self._legacy),
             index=self._index,
             schema=self._legacy.schema,
             name=self._legacy.name,
@@ -190,6 +191,8 @@ class _Split:
                 f"{self._subject}: foreign keys of {', '.join(rows[0].referencing[:5])} point to {self._parent}; drop "
                 "them, or set spec.convert.split to Never"
             )
+        if not rows[0].ours:
+            raise StatementRejected(f"{self._subject}: {words(self._legacy)}")
         return rows[0]
 
     def _keys(self) -> Any | None:
@@ -231,12 +234,15 @@ class _Split:
                 *returning(self._inventory, legacy, whole.upper),
                 # Every role that writes a row calls it.
                 SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
-                add.format(ddl.relation(legacy), Identifier(NAME), whole.lower, function, SQL("NOT VALID"), key=key),
+                add.format(
+                    ddl.relation(legacy), Identifier(self._check), whole.lower, function, SQL("NOT VALID"), key=key
+                ),
                 "COMMIT",
             )
 
     def _validate(self) -> None:
-        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), Identifier(NAME))
+        check = Identifier(self._check)
+        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), check)
         changing = transaction.changing(self._connection, self._parent, READ_ALL_TIMEOUT, alone=self._action)
         with self._connection.patient(READ_ALL_LIMIT), changing:
             run(self._connection, validate, "COMMIT")

@@ -243,9 +243,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
-    flags = statements(connection, definition.SECURITY_FLAGS, **names)
+    flags, split = statements(connection, definition.SECURITY_FLAGS, **names), split_leftovers.undo(connection, legacy)
     last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
-    forgotten = split_leftovers.left_of(connection, legacy.oid)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
     wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
@@ -257,7 +256,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
-    yield from (*forgotten, *own)
+    yield from (*split, *own)
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)
