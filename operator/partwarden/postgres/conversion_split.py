@@ -127,9 +127,10 @@ class _Split:
 
     def run(self) -> None:
         self._check_rows()
+        validated = self._state().validated
         vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
         self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
-        if not self._state().validated:
+        if not validated:
             self._retry(self._add_check, [locks.Want(self._legacy.oid, locks.Mode.ACCESS_EXCLUSIVE)])
             self._validate()
         if (keys := self._keys()) is not None:
