@@ -239,6 +239,9 @@ def draw(rng: Random, database: Database) -> PlainTableShape:
     if login != database.dsn:
         # Only its owner can put another table into it.
         chosen -= {"publication"}
+    if database.server.major >= 18 and chosen >= {"publication", "identity by full", "generated"}:
+        # A replica identity must not have generated columns that are not published: no row could be changed.
+        chosen.remove("publication")
     if "referenced" in chosen:
         chosen.add("unique index")
     if "nullable key" in chosen and "wide key" in chosen:

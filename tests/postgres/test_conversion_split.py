@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from lab.operator import until
 from lab.postgres import Database
 from partwarden.errors import DatabaseUnreachable, StatementRejected
 from partwarden.planner.conversion_rules import Wanted
-from partwarden.postgres import drain
+from partwarden.planner.recheck import NEVER, Recheck
+from partwarden.postgres import conversion_split, drain
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert as convert_table
@@ -54,6 +56,12 @@ SELECT proname FROM pg_proc WHERE proname ~ '^partwarden'
 UNION SELECT conname FROM pg_constraint WHERE conname ~ '^partwarden'
 UNION SELECT relname FROM pg_class WHERE relname ~ '^partwarden'
 """
+OWN_KEY = f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{LEGACY}'::regclass AND contype = 'p'"
+MADE = """
+SELECT 'f' FROM pg_proc WHERE proname ~ '^partwarden_split' UNION ALL
+SELECT 'c' FROM pg_constraint WHERE conname ~ '^partwarden_split' UNION ALL
+SELECT 'i' FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid WHERE relname ~ '^partwarden_split' AND indisvalid
+"""
 
 
 @pytest.fixture
@@ -64,10 +72,12 @@ def converted(database: Database) -> Database:
     return database
 
 
-def split(dsn: str, *, now: datetime = LATER, patience: float = 10.0, **fields: Any) -> Report:
+def split(
+    dsn: str, *, now: datetime = LATER, patience: float = 10.0, recheck: Recheck = NEVER, **fields: Any
+) -> Report:
     """One run of the policy."""
     with session(from_dsn(dsn)) as connection:
-        return unbroken(maintain(connection, policy(**POLICY | fields), now=now, patience=patience))
+        return unbroken(maintain(connection, policy(**POLICY | fields), now=now, patience=patience, recheck=recheck))
 
 
 def ends(report: Report) -> list[str]:
@@ -167,13 +177,69 @@ def test_a_row_beyond_the_new_bound_undoes_it(converted: Database, monkeypatch: 
     assert (converted.query(ROWS), converted.query(BOUNDS)[0]) == (before, (LEGACY, "2020", "2027"))
 
 
-def test_foreign_keys_that_point_to_it_are_named(database: Database) -> None:
+def test_foreign_keys_that_point_to_it_are_named_before_anything_is_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database.execute(f"""{YEARS} ALTER TABLE run DROP CONSTRAINT run_pkey, ADD PRIMARY KEY (id, at);
         CREATE TABLE log (run bigint, at timestamptz, FOREIGN KEY (run, at) REFERENCES run)""")
     convert(database)
+    monkeypatch.setattr("partwarden.postgres.conversion_split._Split._outside", stop)
     (said,) = ends(split(database.dsn))
     assert "foreign keys of public.log point to public.run" in said
     assert database.query(BOUNDS)[0] == (LEGACY, "2020", "2027")
+
+
+def test_what_forbids_a_move_is_said_before_anything_is_prepared(converted: Database) -> None:
+    """Above all before the narrow key gives way, for which there is no way back."""
+    converted.execute(f"CREATE RULE noted AS ON INSERT TO {LEGACY} DO ALSO NOTHING")
+    (said,) = ends(split(converted.dsn))
+    assert "it has rules" in said
+    assert converted.query(LEFT) == []
+    assert converted.query(OWN_KEY) == [("PRIMARY KEY (id)",)]
+
+
+class Edited(Recheck):
+    """The policy is edited once the index for the wider key is built."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def why_stopped(self) -> str:
+        return "its policy was edited" if ("i",) in self._database.query(MADE) else ""
+
+
+@pytest.mark.parametrize("then", ["Undo", "Expired"])
+def test_an_edit_stops_it_before_the_key_gives_way_and_nothing_of_it_outlasts_the_partition(
+    converted: Database, then: str
+) -> None:
+    report = split(converted.dsn, recheck=Edited(converted))
+    assert "its policy was edited" in report.stopped
+    assert sorted(converted.query(MADE)) == [("c",), ("f",), ("i",)]
+    assert converted.query(OWN_KEY) == [("PRIMARY KEY (id)",)]
+    before = converted.query(ROWS)
+    if then == "Undo":
+        undo(converted.dsn)
+        assert converted.query(ROWS) == before
+    else:
+        retention = {"keepFor": "1d", "onExpire": "Detach"}
+        assert ends(split(converted.dsn, retention=retention, convert={"mode": "Attach"})) == [LEGACY]
+        assert converted.query(ROWS.replace("FROM run", f"FROM {LEGACY} run")) == before
+    assert converted.query(MADE) == []
+
+
+def test_the_time_for_locks_begins_when_they_are_asked_for(
+    converted: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VACUUM, and reading all rows, may take hours before."""
+    left, run = list[float](), drain.Move.run
+
+    def noting(move: drain.Move) -> None:
+        left.append(move._deadline - time.monotonic())
+        run(move)
+
+    monkeypatch.setattr(drain.Move, "run", noting)
+    assert ends(split(converted.dsn, patience=0.0)) == [f"run_2026 off {LEGACY}"]
+    assert left[0] > conversion_split.PATIENCE - 1
 
 
 def test_there_is_no_way_back_once_a_narrow_key_has_gone(converted: Database) -> None:
@@ -238,6 +304,25 @@ def test_keys_of_each_type_are_split(database: Database, kind: str, encoding: st
                 break
     assert database.query("SELECT count(*) FROM run_2022") == [(260,)]
     assert database.query("SELECT count(*) FROM run") == [(500,)]
+
+
+def test_while_the_check_stands_rows_are_written_whatever_a_session_calls_its_tables(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(
+        "CREATE TABLE run (id int PRIMARY KEY, at date NOT NULL); INSERT INTO run VALUES (1, '2021-05-05')"
+    )
+    wanted = Wanted(policy(**POLICY), True, None)
+    monkeypatch.setattr("partwarden.postgres.conversion_split._Split._build", stop)
+    with session(from_dsn(database.dsn)) as connection:
+        convert_table(connection, wanted, observe_conversion(connection, wanted), 10.0, lambda *_: None)
+        with pytest.raises(Stopped):
+            maintain(connection, policy(**POLICY), now=datetime(datetime.now(UTC).year + 3, 6, 1, tzinfo=UTC))
+    assert database.query(MADE) == [("f",), ("c",)]
+    with database.connect() as other:
+        other.execute("CREATE TEMP TABLE date (n int)")
+        other.execute("INSERT INTO run VALUES (2, '2021-05-05')")
+    assert database.query("SELECT count(*) FROM run") == [(2,)]
 
 
 # Beside others.

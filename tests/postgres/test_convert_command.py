@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from lab.postgres import Database
 from partwarden.cli.main import main
 from partwarden.errors import DatabaseUnreachable, TableBusy
-from partwarden.postgres import conversion_engine, conversion_swap
+from partwarden.postgres import conversion_engine, conversion_swap, conversion_undo
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.engine import observe_and_plan
@@ -181,6 +181,21 @@ def test_foreign_keys_that_were_left_are_validated_by_the_same_command(
     done = convert(database, *HOW, "--yes")
     assert done.exit_code == 1
     assert "it is partitioned already" in done.output
+
+
+def test_what_a_way_back_has_left_is_finished_by_the_same_command(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(RUN)
+    assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 0
+    database.execute("INSERT INTO run (at) SELECT now() + interval '40 days'")
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_undo, "finish", lambda *_: None)
+        assert convert(database, "--table", "run", "--undo", "--yes").exit_code == 0
+    assert "table that inherits from it" in convert(database, *HOW, "--widen-keys", "--plan").output
+    done = convert(database, *HOW, "--widen-keys", "--yes")
+    assert (done.exit_code, kind(database), len(rows(database))) == (0, "p", 402)
+    assert "finished the way back of public.run" in done.output
 
 
 def test_a_table_that_is_used_by_a_long_transaction_is_left_and_its_holder_named(database: Database) -> None:

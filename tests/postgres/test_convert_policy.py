@@ -16,7 +16,7 @@ from partwarden.controller.database_work import Supervisor, WorkReport, WorkRequ
 from partwarden.errors import PolicyConflict, TableBusy
 from partwarden.planner.conversion_rules import CHECK
 from partwarden.planner.drop_preconditions import Archives
-from partwarden.postgres import conversion_engine, conversion_swap
+from partwarden.postgres import conversion_engine, conversion_swap, conversion_undo
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.status.conditions import PolicyStatusUpdate
 from partwarden.status.events import CompletedAction
@@ -316,6 +316,28 @@ def test_the_way_back_and_that_it_is_refused_beyond_its_limit(database: Database
     assert (undone.update.ready.status, undone.update.ready.reason) == (ConditionStatus.TRUE, "Undone")
     assert (kind(database), database.query("SELECT count(*) FROM run")) == ("r", [(404,)])
     assert work(database, {"mode": "Undo"}).update.ready.reason == "Undone"
+
+
+def test_what_a_way_back_has_left_is_finished_before_the_table_is_converted_anew(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its children would forbid that."""
+    database.execute(RUN)
+    work(database, ATTACH)
+    database.execute("INSERT INTO run (at) SELECT now() + interval '40 days'")
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_undo, "finish", lambda *_: None)
+        work(database, {"mode": "Undo"})
+    children = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run'::regclass"
+    assert (kind(database), database.query(children)) == ("r", [(1,)])
+    waits = work(database, ATTACH, mode="Plan")
+    assert (waits.more, database.query(children)) == (False, [(1,)])
+    supervisor = Steps()
+    report = work(database, ATTACH, supervisor)
+    assert (report.more, report.update.errors, database.query(children)) == (True, (), [(0,)])
+    assert supervisor.done == ["finished the way back of public.run; table"]
+    work(database, ATTACH)
+    assert (kind(database), database.query("SELECT count(*) FROM run")) == ("p", [(402,)])
 
 
 def test_foreign_keys_that_are_left_are_validated_by_the_next_reconcile(

@@ -251,6 +251,7 @@ def test_triggers_do_not_fire_and_are_as_they_were(database: Database) -> None:
     [
         ("ALTER TABLE rest OWNER TO CURRENT_USER", "InsufficientPrivilege", "neither its owner nor a member"),
         ("CREATE RULE kept AS ON DELETE TO rest DO INSTEAD NOTHING", "StatementRejected", "it has rules"),
+        ("ALTER TABLE rest ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "DefaultHasRows", "take FORCE away"),
     ],
 )
 def test_rows_that_cannot_be_moved_are_reported(database: Database, ddl: str, reason: str, words: str) -> None:

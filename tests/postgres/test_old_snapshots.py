@@ -11,11 +11,13 @@ from dataclasses import replace
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from lab.postgres import Database
 from partwarden.errors import StatementRejected, TableBusy
+from partwarden.planner.inventory import Relation
 from partwarden.planner.marker import ConvertedMark, write_converted
-from partwarden.postgres import conversion_swap, conversion_undo, detach, drain, locks
+from partwarden.postgres import conversion_remains, conversion_swap, conversion_undo, detach, drain, locks
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_finish import finish
@@ -132,6 +134,28 @@ def test_rows_that_are_written_into_what_is_left_keep_it(converted: Database) ->
     assert finished(converted) is True
     assert converted.query(LEFT) == []
     assert converted.query("SELECT count(*) FROM run") == [(1001,)]
+
+
+def test_what_is_no_child_any_more_once_its_lock_is_had_stays_and_no_lock_with_it(
+    converted: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted.execute("DELETE FROM run WHERE at > '2027-01-01Z'")
+    monkeypatch.setattr(conversion_undo, "finish", lambda *_: None)
+    undo(converted.dsn)
+    ((oid, child),) = converted.query(
+        "SELECT inhparent::int8, inhrelid::int8 FROM pg_inherits WHERE inhparent = 'run'::regclass"
+    )
+    assert isinstance(oid, int)
+    assert isinstance(child, int)
+
+    def meanwhile_another(*_: object) -> None:
+        converted.execute("ALTER TABLE run_2027 NO INHERIT run")
+
+    monkeypatch.setattr(locks, "wait_for_snapshots", meanwhile_another)
+    with session(from_dsn(converted.dsn)) as connection:
+        conversion_remains.drop_children(connection, Relation(oid, "public", "run"), [child], time.monotonic() + 10)
+        assert connection.info.transaction_status == TransactionStatus.IDLE
+    assert converted.query(LEFT) == [("run_2027",)]
 
 
 def test_a_forged_mark_takes_nothing_along(database: Database) -> None:

@@ -91,9 +91,12 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         finally:
             formats.progress()
         done = Done(output)
-        parent, partitioned = plan.table.parent, plan.table.kind == "p"
-        if not only_plan and partitioned and finish(connection, parent, given["patience"], done.add):
-            return 0
+        kind = plan.table.kind
+        if not only_plan and kind in ("p", "r") and finish(connection, plan.table.parent, given["patience"], done.add):
+            if kind == "p":
+                return 0
+            # A way back had left something, such as children, for which the conversion would be refused.
+            plan = observe_conversion(connection, wanted)
         if only_plan or plan.refusals:
             formats.show(output, _document(plan, wanted), [str(plan.table)], _lines(plan))
             return 1 if plan.refusals else 0

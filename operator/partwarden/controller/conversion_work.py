@@ -96,7 +96,8 @@ class ConversionWork:
             if self.request.rests is not None and (spec.converts or left is None):
                 self.report.update = self.request.rests
                 return False
-            if spec.converts and (left is None or (table.key is not None and table.key.name == spec.key)):
+            anew = spec.converts and left is None and spec.mode is not Mode.PLAN and self._is_unfinished(table)
+            if spec.converts and not anew and (left is None or (table.key and table.key.name == spec.key)):
                 return self._convert(table, left)
             self._take_back(table, left, error)
         except Withdrawn as withdrawn:
@@ -194,10 +195,7 @@ class ConversionWork:
             self.report.update = status.failing(table, error, found)
             return
         indexes = spec.convert is not None and any(is_ours(table, each) for each in table.indexes)
-        with translated(self.connection, f"table {table}"):
-            unfinished = table.kind == "r" and _unfinished(
-                read_mark(self.connection, table.parent.schema, table.parent.name)[1]
-            )
+        unfinished = self._is_unfinished(table)
         if spec.mode is not Mode.PLAN and (left is not None or indexes or unfinished):
             self._check_wanted()
             did = self._did(UNDO, table.parent, table.bytes)
@@ -214,13 +212,19 @@ class ConversionWork:
                 abandon(self.connection, table, time.monotonic() + self._patience, did)
             self._ends()
         if spec.converts:
-            # It was of another key than the policy names now, and is planned afresh.
+            # It was of another key than the policy names now, or a way back had not ended: it is planned afresh.
             self.report.more = True
             self.report.update = status.going_on(table, f"it begins anew with spec.key {spec.key!r}")
         elif spec.undoes:
             self.report.update = status.undone(table)
         else:
             raise error
+
+    def _is_unfinished(self, table: PlainTable) -> bool:
+        """Whether a way back has left it something to do, as children that a new conversion would be refused for."""
+        with translated(self.connection, f"table {table}"):
+            named = table.parent.schema, table.parent.name
+            return table.kind == "r" and _unfinished(read_mark(self.connection, *named)[1])
 
     def _drop_check(self, table: PlainTable) -> None:
         self.report.converted = True

@@ -196,7 +196,7 @@ class WorkQueue:
         """Work on the key ``after`` so many seconds at the latest."""
         with self._changed:
             self._schedule.enqueue(key, self._clock() + after)
-            self._changed.notify()
+            self._wake()
 
     def take(self, after: ObjectKey | None = None) -> ObjectKey | None:
         """Wait for a key that is due. None when the queue was closed. ``after``: see `Schedule.pop`."""
@@ -208,7 +208,7 @@ class WorkQueue:
                 if key is not None:
                     # Another worker must wait for that one now, unless one does already.
                     if due is not None and due < self._alarm:
-                        self._changed.notify()
+                        self._wake()
                     self._taken[key] = Taken(now, now + DEADLINE)
                     return key
                 self._alarm = math.inf if due is None else min(self._alarm, due)
@@ -254,7 +254,11 @@ class WorkQueue:
             if key in self._aside:
                 self._changed.notify_all()
             elif not returns:
-                self._changed.notify()
+                self._wake()
+
+    def _wake(self) -> None:
+        """Wake a worker, where one waits: beside it those may wait that take a key back, and take no other."""
+        self._changed.notify(1 + len(self._aside))
 
     def backlog(self) -> Backlog:
         """How it stands now."""

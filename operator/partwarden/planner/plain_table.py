@@ -30,7 +30,7 @@ class TiedKind(StrEnum):
     SELF_REFERENCE = "foreign key of the table to itself"
     REFERENCE = "foreign key of another table"
     """To a key with the column that rows are partitioned by."""
-    NARROW_REFERENCE = "foreign key of another table to a key without the partition key"
+    NARROW_REFERENCE = "foreign key of another table (to a key without the partition key)"
     PARTITIONED_REFERENCE = "foreign key of a partitioned table"
     PERIOD = "foreign key with PERIOD"
     VIEW = "view"

@@ -213,6 +213,6 @@ def _attach(parent: Relation, table: Relation, partition: NewPartition) -> Compo
 
 def _template(connection: psycopg.Connection[Any], conversion: Conversion, parent: Parent) -> PartitionTemplate:
     """What the partitions ahead have from the plain table, where the parent says nothing. Policies are the parent's."""
-    values = {"parent": parent.oid, "sibling": conversion.oid, "default": 0}
+    values = {"parent": parent.oid, "sibling": conversion.oid}
     (row,), columns = rows_of(connection, catalog.STORAGE, catalog.COLUMNS, **values)
     return catalog.template(row, columns, ())

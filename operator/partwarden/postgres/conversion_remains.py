@@ -31,7 +31,7 @@ from .conversion_obstacles import require
 from .errors import message
 from .locks import Mode, Want
 from .settings import setting
-from .transaction import LOCK_TIMEOUT_HEAVY, become, translated, undone
+from .transaction import LOCK_TIMEOUT_HEAVY, become, translated, undo, undone
 
 # A table without a page has no version of a row: VACUUM takes the last one only once no snapshot sees it.
 USED = "SELECT oid::int8 FROM unnest({oids}::oid[]) oid WHERE pg_relation_size(oid) > 0"
@@ -119,6 +119,8 @@ def _drop(connection: Session, plain: Relation, row: Any, subject: str) -> None:
             SQL(CHILDREN).format(oid=plain.oid, left=[child.oid]),
         )
         if [(each.schema, each.name) for each in rows] != [(child.schema, child.name)]:
+            # Another session has dropped it, or made something else of it.
+            undo(connection)
             return
         *_, ((empty,),) = run(
             connection,

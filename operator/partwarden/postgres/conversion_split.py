@@ -22,6 +22,7 @@ but these, and rows only as `drain` says.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -33,17 +34,21 @@ from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableCh
 from ..planner.actions import SplitLegacy
 from ..planner.default_rows import count_of
 from ..planner.inventory import Inventory, Partition
-from . import ddl, drain, locks, table_state, transaction
+from ..planner.keys import KeyType
+from ..planner.recheck import NEVER, Recheck, Withdrawn
+from . import ddl, drain, drain_sql, locks, table_state, transaction
 from .alone import OutOfTime, run_outside
 from .connection import Session, run
 from .conversion_definition import rows_of, text
 from .conversion_finish import write_mark
 from .conversion_obstacles import require
 from .conversion_swap import UNDER_LOCK, changed, persist
+from .split_leftovers import forget, function_of, name_of, ours, words
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, READ_ALL_LIMIT, READ_ALL_TIMEOUT
 
-NAME = "partwarden_split"
-"""Of the CHECK; function and index have the OID of the table after it."""
+PATIENCE = 20.0
+"""Seconds in which the locks of each step must be had, where the caller gives less: others wait 50 ms at a time, and
+what was done before may have taken hours."""
 VACUUM_LIMIT = 1800.0
 COUNT_TIMEOUT = "60s"
 BUILD_TIMEOUT = 600_000
@@ -51,7 +56,8 @@ BUILD_TIMEOUT = 600_000
 
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
-       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {check}) AS validated,
+       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index}) AS validated,
+       {ours} AS ours,
        (SELECT x.indisvalid FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
         WHERE x.indrelid = c.oid AND o.relname = {index}) AS built,
        ARRAY(SELECT DISTINCT n.nspname || '.' || r.relname FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
@@ -80,10 +86,18 @@ WHERE above.conrelid = {parent} AND above.contype = 'p'
 """
 
 
-def split(connection: Session, inventory: Inventory, key: str, action: SplitLegacy, deadline: float) -> None:
-    """Move the rows of the interval into a partition of their own. ``deadline``: as for `drain.drain`.
+def split(
+    connection: Session,
+    inventory: Inventory,
+    key: str,
+    action: SplitLegacy,
+    deadline: float,
+    recheck: Recheck = NEVER,
+) -> None:
+    """Move the rows of the interval into a partition of their own. ``deadline``: as for `drain.drain`, and `PATIENCE`.
 
-    Before it, VACUUM gives back what the interval before has left. Raises as `drain.drain`, `RowsReferenced` where
+    Before it, VACUUM gives back what the interval before has left. ``recheck`` is asked before the key gives way, for
+    which there is no way back, and before rows move. Raises as `drain.drain`, `Withdrawn`, `RowsReferenced` where
     foreign keys point to the table, and `StatementFailed` where reading every row, VACUUM or the build of an index does
     not end in time.
     """
@@ -91,18 +105,7 @@ def split(connection: Session, inventory: Inventory, key: str, action: SplitLega
     if legacy is None:
         raise TableChanged(f"partition {action} was detached or dropped since it was read")
     with transaction.translated(connection, f"partition {action}"):
-        _Split(connection, inventory, key, action, legacy, deadline).run()
-
-
-def function_of(legacy: ddl.Relation, oid: int) -> Identifier:
-    """The name of the function in the CHECK."""
-    return Identifier(legacy.schema, f"{NAME}_{oid}")
-
-
-def forget(legacy: Partition | Any) -> Iterator[Composable]:
-    """What takes the CHECK away, and the function. Safe: it says nothing that the bounds do not say."""
-    yield SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(ddl.relation(legacy), Identifier(NAME))
-    yield SQL("DROP FUNCTION IF EXISTS {}()").format(function_of(legacy, legacy.oid))
+        _Split(connection, inventory, key, action, legacy, deadline, recheck).run()
 
 
 class _Split:
@@ -114,36 +117,54 @@ class _Split:
         action: SplitLegacy,
         legacy: Partition,
         deadline: float,
+        recheck: Recheck,
     ) -> None:
         self._connection, self._inventory, self._key = connection, inventory, key
-        self._action, self._legacy, self._deadline = action, legacy, deadline
+        self._action, self._legacy, self._deadline, self._recheck = action, legacy, deadline, recheck
         self._parent = transaction.parent_of(inventory)
         self._subject = f"cannot split partition {action}"
-        self._index = f"{NAME}_{legacy.oid}"
+        self._check = self._index = name_of(legacy.oid)
 
     def run(self) -> None:
         self._check_rows()
+        validated = self._state().validated
         vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
         self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
-        if not self._state().validated:
+        if not validated:
             self._retry(self._add_check, [locks.Want(self._legacy.oid, locks.Mode.ACCESS_EXCLUSIVE)])
             self._validate()
         if (keys := self._keys()) is not None:
             self._build(keys)
+            self._check_wanted()
             self._retry(self._exchange_keys, self._wants())
+        self._check_wanted()
         move = _Move(
-            self._connection, self._inventory, self._key, self._action.into, self._legacy, self._deadline, self._action
+            self._connection, self._inventory, self._key, self._action.into, self._legacy, self._until(), self._action
         )
         try:
             move.run()
         except psycopg.Error as error:
             raise changed(error, self._subject) or error from None
 
+    def _until(self) -> float:
+        return max(self._deadline, time.monotonic() + PATIENCE)
+
+    def _check_wanted(self) -> None:
+        if stopped := self._recheck.why_stopped():
+            raise Withdrawn(f"{self._subject}: {stopped}")
+
     def _check_rows(self) -> None:
-        """Before anything is prepared or copied, each time anew. Raises `StatementRejected`."""
-        into, key = self._action.into, Identifier(self._key)
+        """Before anything is prepared or copied, each time anew: whether they can be moved, and how many there are.
+
+        Raises `StatementRejected`, and as `drain_sql.check`: what it refuses must not take the way back along.
+        """
+        into, key, parent = self._action.into, Identifier(self._key), self._parent
         source = SQL("ONLY {} WHERE {}").format(ddl.relation(self._legacy), ddl.in_range(key, into.bounds))
-        with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=self._action):
+        with transaction.changing(self._connection, parent, COUNT_TIMEOUT, alone=self._action):
+            asked = drain_sql.ask(parent, self._legacy, self._inventory.server.version)
+            facts, publications = run(self._connection, *asked)
+            published = [each.pubname for each in publications]
+            drain_sql.check(self._legacy, into, parent.owner, next(iter(facts), None), published)
             (((rows,),),) = run(self._connection, ddl.count(source, into.max_rows + 1))
         if rows > into.max_rows:
             raise StatementRejected(
@@ -157,7 +178,7 @@ class _Split:
             bounds=self._legacy.bounds,
             parent=self._parent.oid,
             legacy=self._legacy.oid,
-            check=NAME,
+            ours=ours(self._legacy),
             index=self._index,
             schema=self._legacy.schema,
             name=self._legacy.name,
@@ -171,6 +192,8 @@ class _Split:
                 f"{self._subject}: foreign keys of {', '.join(rows[0].referencing[:5])} point to {self._parent}; drop "
                 "them, or set spec.convert.split to Never"
             )
+        if not rows[0].ours:
+            raise StatementRejected(f"{self._subject}: {words(self._legacy)}")
         return rows[0]
 
     def _keys(self) -> Any | None:
@@ -189,7 +212,7 @@ class _Split:
         return [*both, *locks.wants_of_attach(self._connection, self._inventory)[1:]]
 
     def _retry(self, attempt: Any, wants: list[locks.Want]) -> None:
-        persist(self._connection, attempt, wants, self._subject, self._deadline)
+        persist(self._connection, attempt, wants, self._subject, self._until())
 
     def _outside(self, statement: Composable, lock_timeout: int, limit: float) -> None:
         try:
@@ -202,7 +225,7 @@ class _Split:
     def _add_check(self) -> None:
         legacy, key = self._legacy, Identifier(self._key)
         add = SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({key} IS NOT NULL AND {key} >= {} AND {key} < {}()) {}")
-        whole, function = self._action.whole, function_of(legacy, legacy.oid)
+        whole, function = self._action.whole, function_of(legacy)
         with transaction.changing(self._connection, self._parent, f"{UNDER_LOCK}ms", alone=self._action):
             run(
                 self._connection,
@@ -212,12 +235,15 @@ class _Split:
                 *returning(self._inventory, legacy, whole.upper),
                 # Every role that writes a row calls it.
                 SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
-                add.format(ddl.relation(legacy), Identifier(NAME), whole.lower, function, SQL("NOT VALID"), key=key),
+                add.format(
+                    ddl.relation(legacy), Identifier(self._check), whole.lower, function, SQL("NOT VALID"), key=key
+                ),
                 "COMMIT",
             )
 
     def _validate(self) -> None:
-        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), Identifier(NAME))
+        check = Identifier(self._check)
+        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), check)
         changing = transaction.changing(self._connection, self._parent, READ_ALL_TIMEOUT, alone=self._action)
         with self._connection.patient(READ_ALL_LIMIT), changing:
             run(self._connection, validate, "COMMIT")
@@ -266,9 +292,12 @@ class _Split:
 
 
 def returning(inventory: Inventory, legacy: Partition, bound: str) -> list[Composable]:
-    """What makes the function of the CHECK return that bound."""
-    parent, name = transaction.parent_of(inventory), function_of(legacy, legacy.oid)
-    kind = SQL(parent.key[0].type)  # of those that a `Codec` is for, as format_type() spells it
+    """What makes the function of the CHECK return that bound, in every session, whatever its search_path."""
+    parent, name = transaction.parent_of(inventory), function_of(legacy)
+    # Of those that a `Codec` is for, as format_type() spells it: the others are words of the grammar, and a temporary
+    # table that is called like one of these is a type that comes first.
+    spelled = parent.key[0].type
+    kind = SQL(f"pg_catalog.{spelled}" if spelled in (KeyType.DATE, KeyType.UUID) else spelled)
     body = SQL("SELECT {}::{}").format(Literal(bound), kind).as_string()
     create = SQL("CREATE OR REPLACE FUNCTION {}() RETURNS {} LANGUAGE sql IMMUTABLE PARALLEL SAFE AS {}")
     give = SQL("ALTER FUNCTION {}() OWNER TO {}").format(name, Identifier(parent.owner))

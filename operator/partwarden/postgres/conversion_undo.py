@@ -22,7 +22,7 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, conversion_remains, conversion_split, ddl, locks
+from . import catalog, conversion_remains, ddl, locks, split_leftovers
 from . import conversion_definition as definition
 from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
@@ -243,7 +243,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
-    flags = statements(connection, definition.SECURITY_FLAGS, **names)
+    flags, split = statements(connection, definition.SECURITY_FLAGS, **names), split_leftovers.undo(connection, legacy)
     last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
@@ -256,7 +256,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from drops
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
-    yield from (*conversion_split.forget(legacy), *own)
+    yield from (*split, *own)
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)

@@ -79,6 +79,13 @@ def create(connection: Session, inventory: Inventory, key: str, action: Creation
         except (pg.DuplicateTable, pg.UniqueViolation) as error:
             undo(connection)
             raise _duplicate(connection, inventory, action, error) from None
+        except (DefaultHasRows, pg.CheckViolation) as error:
+            # That they could not be counted is why they were not moved before.
+            if (rows := inventory.default_rows) is None or rows.error is None:
+                raise
+            undo(connection)
+            found = error if isinstance(error, PartwardenError) else translate(error, f"partition {action}")
+            raise type(found)(f"{found}; {rows.error}") from None
 
     with translated(connection, f"partition {action}"):
         retry_locks(

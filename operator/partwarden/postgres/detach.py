@@ -35,7 +35,7 @@ from ..planner.actions import ConfirmDetached, DetachPartition, FinalizeDetach
 from ..planner.default_rows import count_of
 from ..planner.inventory import Inventory, Parent, Reference
 from ..planner.marker import Marker, Phase
-from . import ddl, locks
+from . import ddl, locks, split_leftovers
 from .connection import Session, run
 from .dependents import references
 from .errors import message
@@ -103,6 +103,8 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
                 *locks.wants_of_default(inventory),
                 *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
             ]
+            if any(each.oid == action.oid and each.converted for each in inventory.partitions):
+                split_leftovers.take_away(connection, parent, action, deadline)
             # There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
             calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, oid=action.oid)[0][0]
             if not action.concurrently or calls_others:

@@ -215,7 +215,7 @@ def execute_action(
         case DropDetached():
             drop.drop(connection, inventory, action, deadline, recheck)
         case SplitLegacy():
-            conversion_split.split(connection, inventory, key, action, deadline)
+            conversion_split.split(connection, inventory, key, action, deadline, recheck)
         case AnalyzeParent() | VacuumPartition() | ReindexPartition():
             maintenance.maintain(connection, inventory, action)
         case _:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.operator import until
 from partwarden import errors
 from partwarden.controller import workqueue
 from partwarden.controller.runtime import Runtime, Workers, share
@@ -372,6 +373,39 @@ def test_a_worker_that_comes_back_for_the_next_key_wakes_no_other() -> None:
     queue.close()
     other.join(10)
     assert len(looks) == 1
+
+
+def test_what_is_enqueued_wakes_a_worker_and_not_only_one_that_takes_its_key_back() -> None:
+    queue, waiting, taken = WorkQueue(lambda: 0.0), threading.Event(), threading.Event()
+    busy, changed = queue._schedule.is_busy, queue._changed
+
+    def is_busy(key: tuple[str, str]) -> bool:
+        waiting.set()
+        return busy(key)
+
+    def take() -> None:
+        queue.take()
+        taken.set()
+
+    queue._schedule.is_busy = is_busy  # type: ignore[method-assign]
+    queue.enqueue(A)
+    assert queue.take() == A
+    queue.set_aside(A)
+    assert queue.take() == A
+    long_run = threading.Thread(target=queue.take_back, args=(A,))
+    worker = threading.Thread(target=take)
+    long_run.start()
+    assert waiting.wait(10)
+    # The lock is free only once the one before waits: so they wait in this order.
+    with changed:
+        worker.start()
+    until("both wait", lambda: len(changed._waiters) == 2)  # type: ignore[attr-defined]
+    queue.enqueue(B)
+    assert taken.wait(10)
+    queue.done(A, None)
+    long_run.join(10)
+    assert not long_run.is_alive()
+    worker.join(10)
 
 
 def test_no_key_is_forgotten_whatever_times_come_in_between() -> None:
