@@ -310,6 +310,7 @@ def test_damage_is_found_by_verify_and_hinders_no_restore(
     done = CliRunner().invoke(main, ["verify", report.location])
     assert done.exit_code == 1
     assert NAME in done.stderr
+    assert "data.dump beside it is whole, and restores all rows" in done.stderr
     restored = CliRunner().invoke(main, ["restore", "--manifest", report.location, "--dsn", plain.dsn, "--as", "back"])
     assert restored.exit_code == 0
     assert plain.query("SELECT count(*) FROM back") == [(12,)]
