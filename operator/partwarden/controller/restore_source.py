@@ -78,9 +78,9 @@ def by_location(spec: PartitionRestoreSpec) -> Source | None:
     """The archive that the spec says the place of; None where it says none."""
     if (place := spec.location) is None:
         return None
-    return Source(
-        None, place.destination, f"{place.destination}/{place.folder.strip('/')}", place.manifest_sha256 or ""
-    )
+    # Spelled as statuses of archives spell it: an archive that is about to be restored is known by its place.
+    folder = "/".join(part for part in place.folder.split("/") if part)
+    return Source(None, place.destination, f"{place.destination}/{folder}", place.manifest_sha256 or "")
 
 
 Ranged = tuple[tuple[StoredArchive, BoundedRange], ...]

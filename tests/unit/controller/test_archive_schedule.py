@@ -485,6 +485,12 @@ NEEDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
         {},
         True,
     ),
+    "by its place, spelled otherwise": (
+        KEY[0],
+        {"location": {"destination": CLAIM, "folder": "run_2020//by-hand-1/"}, **OF_POLICY},
+        {},
+        True,
+    ),
     "restored": (KEY[0], {"archive": {"name": KEY[1]}, **OF_POLICY}, {"oid": 7}, False),
     "restored, and being dropped": (
         KEY[0],
