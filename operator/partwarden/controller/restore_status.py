@@ -79,10 +79,11 @@ def restored(status: Status, generation: int, now: datetime, report: Report, see
 
 
 def _made_at(report: Report, seen: JobView, now: datetime) -> datetime:
-    """When the table was there: no earlier than its Job, by the clock of the cluster, and no later than now. The clock
-    of a pod may be wrong by weeks, and ``expireAfter`` counts from that moment."""
-    begun = min(seen.ended - timedelta(seconds=seen.took or 0), now) if seen.ended else now
-    return min(max(report.completed or now, begun), now).replace(microsecond=0)
+    """When the table was there: while its Job was, by the clock of the cluster. Those of a pod and of the operator may
+    be wrong by weeks, and ``expireAfter`` counts from that moment."""
+    ended = seen.ended or now
+    begun = ended - timedelta(seconds=seen.took or 0)
+    return max(min(report.completed or now, ended), begun).replace(microsecond=0)
 
 
 def failed(

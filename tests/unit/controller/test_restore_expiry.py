@@ -80,14 +80,17 @@ def test_it_says_when_the_table_goes_and_then_drops_it() -> None:
 
 
 @pytest.mark.parametrize("wrong", [timedelta(days=-30), timedelta(), timedelta(days=30)])
-def test_the_clock_of_a_pod_moves_no_drop(wrong: timedelta) -> None:
-    """A pod whose clock is behind must not have the table dropped at once."""
+@pytest.mark.parametrize("who", ["pod", "operator"])
+def test_the_clock_of_a_pod_or_an_operator_moves_no_drop(who: str, wrong: timedelta) -> None:
+    """One that is behind must not have the table dropped at once, or once it is right again."""
     world = World(EXPIRING)
     world.reconcile()
     world.now += timedelta(minutes=5)
-    world.end(DONE.model_copy(update={"completed": world.now + wrong}))
-    world.now += timedelta(minutes=1)
+    world.end(DONE.model_copy(update={"completed": world.now + (wrong if who == "pod" else timedelta())}))
+    right = world.now + timedelta(minutes=1)
+    world.now = right + (wrong if who == "operator" else timedelta())
     world.reconcile()
+    world.now = right
     world.reconcile()
     assert CREATED <= world.status["completed"] <= "2026-01-01T00:06:00Z"
     assert (world.status["state"], len(world.jobs)) == ("Restored", 1)
