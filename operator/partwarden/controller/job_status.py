@@ -157,7 +157,7 @@ def _ended_from_outside(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     if _state(pod).get("terminated", {}).get("reason") == "OOMKilled":
         return "OOMKilled", (
             f"pod {name} needed more memory than its limit: raise retention.job.resources.limits.memory of the policy; "
-            "a PartitionRestore has its own limits, in spec.job: make another"
+            "instead of a PartitionRestore that has spec.job make another, with more"
         )
     if status.get("reason"):  # Evicted, NodeLost, Shutdown
         return str(status["reason"]), f"pod {name} was ended: {status.get('message') or status['reason']}"

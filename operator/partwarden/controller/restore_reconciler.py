@@ -205,12 +205,12 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
                 serial,
                 settings=self._settings,
                 database_secret=reference.name if reference else None,
-                wanted=request.spec.job,
+                wanted=request.job,
             )
             written = self._write(step.restore, status)
             if written is None:
                 return WRITTEN_MEANWHILE
-            after = self._create_job(written, step.job[1], body, "spec.job")
+            after = self._create_job(written, step.job[1], body, "spec.job, or retention.job of the policy")
             return after
         finally:
             if after != POLL_JOB:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..api.archive import TABLE_LABEL, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.destination import Destination
+from ..api.job_settings import JobSettings
 from ..api.period import parse_period
 from ..api.policy import PartitionPolicySpec
 from ..api.restore import MOST_ARCHIVES, RESTORE_KIND, PartitionRestoreSpec
@@ -40,6 +41,12 @@ class RestoreJobRequest(NamedTuple):
     def parent(self) -> tuple[str, str] | None:
         """The table to attach to; None for the one that the archive's table belonged to."""
         return (self.policy.table.schema_, self.policy.table.name) if self.policy else None
+
+    @property
+    def job(self) -> JobSettings | None:
+        """How its Jobs run: as those of the policy's archives, where it does not say."""
+        retention = self.policy.retention if self.policy else None
+        return self.spec.job or (retention.job if retention else None)
 
 
 class Source(NamedTuple):
