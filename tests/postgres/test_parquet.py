@@ -134,6 +134,7 @@ COLUMNS = {
     "moods": ("mood[]", """ARRAY['very, "happy"', 'ok']::mood[]"""),
     "floats": ("double precision[]", "ARRAY[i / 9.0, NULL, '-0', 'Infinity']::float8[]"),
     "days": ("date[]", "ARRAY[date '2020-01-01' + i, NULL]"),
+    "clocks": ("time[]", "ARRAY[time '00:00' + i * interval '1 min 0.000001 s', NULL]"),
     "uuids": ("uuid[]", "CASE WHEN i > 50 THEN ARRAY[md5(i::text)::uuid] ELSE '{}' END"),
     "raws": ("bytea[]", r"ARRAY['\x00ff'::bytea, '']"),
     "year": ("int", "1900 + i"),
@@ -188,6 +189,7 @@ EXACT = {
     "moods": "list<element: string>",
     "floats": "list<element: double>",
     "days": "list<element: date32[day]>",
+    "clocks": "list<element: time64[us]>",
     "uuids": "list<element: extension<arrow.uuid>>",
     "raws": "list<element: binary>",
     "twice": "int32",
@@ -310,6 +312,7 @@ def test_damage_is_found_by_verify_and_hinders_no_restore(
     done = CliRunner().invoke(main, ["verify", report.location])
     assert done.exit_code == 1
     assert NAME in done.stderr
+    assert "data.dump beside it is whole, and restores all rows" in done.stderr
     restored = CliRunner().invoke(main, ["restore", "--manifest", report.location, "--dsn", plain.dsn, "--as", "back"])
     assert restored.exit_code == 0
     assert plain.query("SELECT count(*) FROM back") == [(12,)]

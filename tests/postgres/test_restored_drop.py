@@ -143,6 +143,30 @@ def test_what_the_user_changed_keeps_the_table(world: World) -> None:
         world.bring()
 
 
+ADDS_A_TRIGGER = """
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION add() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF to_regclass('public.again') IS NOT NULL THEN
+    CREATE TRIGGER noted BEFORE INSERT ON public.again FOR EACH ROW EXECUTE FUNCTION public.note();
+    CREATE RULE counted AS ON DELETE TO public.again DO ALSO NOTHING;
+  END IF;
+END $$;
+CREATE EVENT TRIGGER adds ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION add()"""
+
+
+def test_a_trigger_or_rule_that_is_switched_off_keeps_the_table(world: World) -> None:
+    """They were there when it was restored: their definitions are as they were."""
+    world.database.execute(f"DROP TABLE again; {ADDS_A_TRIGGER}")
+    world.bring()
+    for what in ("TRIGGER noted", "RULE counted"):
+        world.database.execute(f"ALTER TABLE again DISABLE {what}")
+        with pytest.raises(TableKept, match="it was altered"):
+            world.drop()
+        world.database.execute(f"ALTER TABLE again ENABLE {what}")
+    world.drop()
+    assert not world.there()
+
+
 def test_what_is_changed_while_the_archive_is_read_keeps_the_table(world: World) -> None:
     def write(line: str) -> None:
         if line.startswith("reading the archive back"):

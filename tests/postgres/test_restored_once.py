@@ -213,3 +213,6 @@ def test_the_job_restores_nothing_but_what_was_proven(
         with pytest.raises(ArchiveDamaged):
             run(wanted, pg_database, tmp_path)
     assert relations(pg_database) == before
+    pg_database.execute("CREATE TABLE again ()")
+    with pytest.raises(NameTaken, match=r"make another PartitionRestore, with another spec\.as\.name, or rename it"):
+        run(order(archived, tmp_path), pg_database, tmp_path)

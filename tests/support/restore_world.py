@@ -20,7 +20,7 @@ from partwarden.kube.cache import ArchiveCache, RestoreCache, Store, parse_archi
 from support.cluster import CREATED, ApiServer, controlled_by
 
 KEY: ObjectKey = ("ns", "run-2019-again")
-LOCATION = "pvc://archives/app/public.run/run_2019/run-run-2019-1-0123456789-89abcdef"
+LOCATION = "pvc://archives/app/app.run/run_2019/run-run-2019-1-0123456789-89abcdef"
 SPEC: dict[str, Any] = {"archive": {"name": "run-2019"}, "policy": {"name": "run"}, "as": {"name": "run_2019_again"}}
 POLICY = {"database": {"secretRef": {"name": "db"}}, "table": {"schema": "app", "name": "run"}}
 DONE = Report(

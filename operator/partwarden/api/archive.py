@@ -65,7 +65,11 @@ class PartitionArchiveSpec(Ruled):
         None, ge=1, le=2**32 - 1, description="OID of that table. If set, another table of the same name is refused."
     )
     destination: Destination = Field(description="Where the archive is written.")
-    job: JobSettings | None = Field(None, description="How the Jobs that make and check it run.")
+    job: JobSettings | None = Field(
+        None,
+        description="How the Jobs that make and check it run. Absent, or made by the operator for its policy: as "
+        "spec.retention.job of the policy says by then.",
+    )
     large_objects: Annotated[OnLargeObjects, Field(strict=False)] | None = Field(
         None,
         description="Refuse or LeaveOut: whether to archive a partition whose rows point to large objects, which the "

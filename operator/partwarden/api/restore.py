@@ -149,7 +149,9 @@ class PartitionRestoreSpec(Ruled):
         "since, and the archive restores all of it: such as 14d. Else it stays, and the condition Expired says why. "
         "May be changed, added and removed at any time. Absent: never.",
     )
-    job: JobSettings | None = Field(None, description="How its Jobs run.")
+    job: JobSettings | None = Field(
+        None, description="How its Jobs run. Absent: as spec.retention.job of the policy says."
+    )
 
 
 class ExpiryStatus(Model):

@@ -261,7 +261,10 @@ class Retention(Ruled):
         "If more are due, none is archived, detached or dropped before the annotation partwarden.dev/approve-plan "
         "names status.planDigest. Absent: 10, or 72 where spec.interval is Hour.",
     )
-    job: JobSettings | None = Field(None, description="How the Jobs that make and check archives run.")
+    job: JobSettings | None = Field(
+        None,
+        description="How the Jobs that make and check archives run, and those of a PartitionRestore that does not say.",
+    )
 
     @property
     def grace_period(self) -> timedelta:

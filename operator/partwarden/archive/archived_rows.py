@@ -193,9 +193,8 @@ def _until_end(pieces: Iterator[bytes]) -> Generator[bytes, None, Iterator[bytes
     raise DumpFailed("the archive's rows break off")
 
 
-GZIP = 31
-"""Of zlib: the largest window, and the header and trailer of gzip."""
-QUICKLY = 1
+GZIP, QUICKLY = 31, 1
+"""Of zlib: the largest window, and the header and trailer of gzip; and its lowest level."""
 
 
 class GeneratedWriter(ObjectWriter):
@@ -209,12 +208,8 @@ class GeneratedWriter(ObjectWriter):
     def finish(self, columns: Sequence[str]) -> GeneratedData:
         """The object is there, whole and durable. Raises what storage raises."""
         self.end()
-        return GeneratedData(
-            columns=tuple(columns),
-            bytes=self._written.size,
-            sha256=self._written.sha256,
-            copy_sha256=self._content.sha256,
-        )
+        size, sha256, copied = self._written.size, self._written.sha256, self._content.sha256
+        return GeneratedData(columns=tuple(columns), bytes=size, sha256=sha256, copy_sha256=copied)
 
 
 def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -347,8 +342,7 @@ def beside(
 
 
 def _joined(row: bytes, values: Iterator[bytes], places: Sequence[int]) -> bytes:
-    line = next(values, None)
-    if line is None:
+    if (line := next(values, None)) is None:
         raise ProofFailed("the archive holds fewer generated values than rows")
     parts = line.split(b"\t")
     if len(parts) <= max(places):

@@ -9,7 +9,6 @@ never taken for an archive, and never written over.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +30,7 @@ from ..postgres.connection import run
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
-from . import compression, pgdump, snapshot, table_lookup, verify
+from . import compression, folder_names, pgdump, snapshot, table_lookup, verify
 from .archived_rows import Digest, GeneratedWriter
 from .compression import Dumper
 from .job_order import JobSpec, Report, TableToArchive
@@ -43,7 +42,6 @@ from .manifest import (
     Column,
     GeneratedData,
     Say,
-    TableName,
     serialize,
     stored_names,
 )
@@ -57,10 +55,6 @@ EXTENSION = """
 SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
 WHERE d.classid = 'pg_class'::regclass AND d.objid = {} AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
 """
-SAFE = re.compile(r"[^A-Za-z0-9._~\-\u0080-\U0010ffff]")
-LONGEST_PART = 255
-"""Bytes of one part of a path: file systems take no more."""
-DIGITS = 16
 MOST = 100
 """Attempts at one archive that may fail, and leave a dump each, before no more are made."""
 
@@ -81,7 +75,7 @@ def archive(wanted: TableToArchive, info: ConnectionInfo, store: Store, say: Say
         encodings = keys.TYPES if wanted.encoding is KeyEncoding.NATIVE else [wanted.encoding]
         origin = table_lookup.find_origin(held.connection, held.table, encodings)
         _check(wanted, held, origin, say)
-        home = _folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
+        home = folder_names.folder(held.connection.info.dbname, wanted.parent or origin.parent, held.table)
         if known := _find_proven(store, home, wanted, held, say):
             return _report(known, server=server)
         # A folder of this attempt's own: an upload that was taken for dead, and that comes to its end after all, must
@@ -136,27 +130,6 @@ def _check(wanted: TableToArchive, held: Held, origin: Target, say: Say) -> None
         raise pointing("archive", table, columns)
     if columns:
         say(f"large objects that column {', '.join(columns)} points to are left out, as was asked for")
-
-
-def _folder(database: str, parent: TableName | None, partition: TableName) -> str:
-    """Where the archives of a partition lie: ``<database>/<schema>.<table>/<partition>``."""
-    table = parent or partition
-    parts = (_escaped(database), f"{_escaped(table.schema_)}.{_escaped(table.name)}", _escaped(partition.name))
-    return "/".join(map(_shortened, parts))
-
-
-def _shortened(part: str) -> str:
-    """The end of a part that is too long is instead the digest of the whole."""
-    if len(text := part.encode()) <= LONGEST_PART:
-        return part
-    kept = text[: LONGEST_PART - DIGITS - 1].decode(errors="ignore")
-    return f"{kept}~{hashlib.sha256(text).hexdigest()[:DIGITS]}"
-
-
-def _escaped(name: str) -> str:
-    """As one part of a path, which it stays whatever characters it holds."""
-    safe = SAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
-    return safe if safe.strip(".") else safe.replace(".", "%2E")
 
 
 def _find_proven(store: Store, home: str, wanted: TableToArchive, held: Held, say: Say) -> Archive | None:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from ..api.restore import MOST_LEFT_OFF
+from ..errors import PartwardenError
 from ..postgres.conninfo import ConnectionInfo
 from . import verify
 from .job_order import Report, RestoredTable, RestoreOrder
@@ -18,6 +19,15 @@ ROOM = 2048
 """Bytes of JSON that what was left off may take of a report: all else in one has less than the other half of it."""
 LONGEST = 300
 """Characters of one entry."""
+ANOTHER = "make another PartitionRestore, with"
+WAYS_OUT = (
+    ("leave out --attach", f"{ANOTHER} as instead of attach"),
+    ("choose another name with --as", f"{ANOTHER} another spec.as.name"),
+    ("choose another with --as", f"{ANOTHER} another spec.as.schema"),
+    ("name another with --parent", f"{ANOTHER} another spec.policy"),
+    ("name it with --parent", f"{ANOTHER} spec.policy"),
+)
+"""What the command has its user do, and the same for the author of a PartitionRestore, whose spec stays as it is."""
 
 
 def run(order: RestoreOrder, info: ConnectionInfo, store: Store, say: Say) -> Report:
@@ -28,7 +38,10 @@ def run(order: RestoreOrder, info: ConnectionInfo, store: Store, say: Say) -> Re
     manifest = archived.manifest
     say(f"restoring {manifest.partition}, {manifest.rows:,} rows, from {archived.url}")
     wish = RestoreRequest(order.schema_, order.name, order.attach, order.parent, uid=order.uid)
-    made = restore(archived, info, wish, say)
+    try:
+        made = restore(archived, info, wish, say)
+    except PartwardenError as error:
+        raise type(error)(in_a_cluster(str(error))) from None
     return Report(
         ok=True,
         rows=made.rows,
@@ -38,6 +51,13 @@ def run(order: RestoreOrder, info: ConnectionInfo, store: Store, say: Say) -> Re
         completed=datetime.now(UTC),
         restored=_table(made),
     )
+
+
+def in_a_cluster(text: str) -> str:
+    """The message of a restore, with fields where it names options of the command."""
+    for option, field in WAYS_OUT:
+        text = text.replace(option, field)
+    return text
 
 
 def _table(made: Restored) -> RestoredTable:

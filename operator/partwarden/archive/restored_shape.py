@@ -1,8 +1,9 @@
 """What a user may have altered of a restored table, beside its rows, as one digest.
 
 It is taken in the transaction that makes the table, and stands in its mark: an equal one later says that the table has
-the name, owner, columns, constraints, indexes, triggers, rules, policies and comments that it was made with. Privileges
-and the targets of statistics are no part of it, nor is anything that VACUUM and ANALYZE write.
+the name, owner, columns, constraints, indexes, triggers, rules, policies and comments that it was made with, and that
+no trigger or rule was switched on or off. Privileges are no part of it: a grant is for those who read the table while
+it is there, and changes nothing in it. Nor are the targets of statistics, or what VACUUM and ANALYZE write.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ SELECT encode(sha256(convert_to(jsonb_build_array(
   (SELECT jsonb_agg(jsonb_build_array(k.conname, k.conrelid::int8, pg_get_constraintdef(k.oid)) ORDER BY k.oid)
    FROM pg_constraint k WHERE {oid} IN (k.conrelid, k.confrelid)),
   (SELECT jsonb_agg(pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid) FROM pg_index i WHERE i.indrelid = {oid}),
-  (SELECT jsonb_agg(pg_get_triggerdef(t.oid) ORDER BY t.oid)
+  (SELECT jsonb_agg(jsonb_build_array(pg_get_triggerdef(t.oid), t.tgenabled) ORDER BY t.oid)
    FROM pg_trigger t WHERE t.tgrelid = {oid} AND NOT t.tgisinternal),
-  (SELECT jsonb_agg(pg_get_ruledef(r.oid) ORDER BY r.oid) FROM pg_rewrite r WHERE r.ev_class = {oid}),
+  (SELECT jsonb_agg(jsonb_build_array(pg_get_ruledef(r.oid), r.ev_enabled) ORDER BY r.oid)
+   FROM pg_rewrite r WHERE r.ev_class = {oid}),
   (SELECT jsonb_agg(jsonb_build_array(
      p.polname, p.polcmd, p.polpermissive, p.polroles::int8[], pg_get_expr(p.polqual, p.polrelid),
      pg_get_expr(p.polwithcheck, p.polrelid)) ORDER BY p.oid)

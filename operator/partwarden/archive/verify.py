@@ -161,18 +161,21 @@ class Archive:
             pass
 
     def _prove_parquet(self) -> None:
-        """Read the Parquet object, where there is one: its bytes, and its values where pyarrow is here. Raises
-        `ArchiveDamaged`, and `ProofFailed` where it does not hold the rows."""
+        """Read the Parquet object, where there is one: its bytes, and its values where pyarrow is here. To be called
+        once the dump is proven. Raises `ArchiveDamaged`, and `ProofFailed` where it does not hold the rows."""
         if (data := self.manifest.parquet) is None:
             return
         url = f"{self.url}/{data.path}"
-        if availability.is_available():
-            # Not before: what it imports takes more memory than all else.
-            from .parquet import proof
+        try:
+            if availability.is_available():
+                # Not before: what it imports takes more memory than all else.
+                from .parquet import proof
 
-            proof.prove(self.open_parquet, data, self.manifest.rows, url)
-        else:
-            digest.check_bytes(self.open_parquet, data, url)
+                proof.prove(self.open_parquet, data, self.manifest.rows, url)
+            else:
+                digest.check_bytes(self.open_parquet, data, url)
+        except ArchiveDamaged as error:
+            raise ArchiveDamaged(f"{error}; {DATA} beside it is whole, and restores all rows") from None
 
 
 def at(store: Store, place: str, manifest: ArchiveManifest, manifest_sha256: str = "") -> Archive:

@@ -135,11 +135,17 @@ def _named(namespace: str, stem: str, source: Mapping[str, Any], own: Mapping[st
 
 
 def _check_same(cluster: Policies, body: Object) -> None:
-    """Raises `InvalidSpec` where the object of that name, which is there, is of something else, or expires at another
-    time."""
+    """Raises `InvalidSpec` where the object of that name, which is there, is of something else, expires at another
+    time, or has expired: its table is not made anew."""
     key = _of(body), body["metadata"]["name"]
     there = cluster.client.get(RESTORE_PLURAL, key) or {}
     spec = {name: value for name, value in (there.get("spec") or {}).items() if value is not False}
+    if dropped := [each for each in _parts(there) if "dropped" in each]:
+        raise InvalidSpec(
+            f"{RESTORE_KIND} {key[1]} is there, and its table {dropped[0].get('table')} was dropped again at "
+            f"{dropped[0]['dropped']} by expireAfter: to restore it once more, first "
+            f"kubectl delete prst {key[1]} -n {key[0]}"
+        )
     if spec == body["spec"]:
         return
     wanted = body["spec"].get("expireAfter")
@@ -172,6 +178,12 @@ def _read(cluster: Policies, key: ObjectKey) -> Object:
     if (found := cluster.client.get(RESTORE_PLURAL, key)) is None:
         raise InvalidSpec(f"{RESTORE_KIND} {key[1]} was deleted: a Job of it that ran is stopped, a table stays")
     return found
+
+
+def _parts(found: Object) -> list[Mapping[str, Any]]:
+    """What became of its archive, or of each where they are several."""
+    written = status(found)
+    return list(written.get("archives") or [written])
 
 
 def _conditions(found: Object) -> dict[str, Mapping[str, Any]]:

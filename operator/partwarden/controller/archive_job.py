@@ -69,10 +69,13 @@ class JobRequest(NamedTuple):
     compression: Compression
     compression_level: int | None
     formats: tuple[Format, ...]
+    job: JobSettings | None
+    """How its Jobs run."""
 
 
-def resolve_job_request(data: object, policy: object | None) -> JobRequest:
+def resolve_job_request(data: object, policy: object | None, of_policy: bool = False) -> JobRequest:
     """``data``: the spec of a stored PartitionArchive; ``policy``: that of its policy, None where there is none.
+    ``of_policy``: the operator made it for that one.
 
     Raises `InvalidSpec`.
     """
@@ -96,6 +99,8 @@ def resolve_job_request(data: object, policy: object | None) -> JobRequest:
         compression_level=spec.compression_level or level,
         # As the schema names them, however the user has sorted them.
         formats=tuple(each for each in Format if each in (spec.formats or (kept.formats if kept else [Format.DUMP]))),
+        # As the policy reads now: the limits, or the nodes, of the day on which it was made may not do any more.
+        job=retention.job if retention and (of_policy or spec.job is None) else spec.job,
     )
 
 

@@ -140,7 +140,8 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
             # It has just moved to another operator, and is not deleted: nothing is missing.
             return None
         try:
-            request = resolve_job_request(archive.spec, policy.spec if policy else None)
+            said, made_here = policy.spec if policy else None, archive.binding is not None
+            request = resolve_job_request(archive.spec, said, made_here)
             if not self._settings.job_image:
                 raise InvalidSpec(
                     "the operator has no image for Jobs: set PARTWARDEN_JOB_IMAGE to the image that it runs from"
@@ -177,7 +178,7 @@ class ArchiveReconciler(JobReconciler[StoredArchive]):
             step.serial,
             settings=self._settings,
             database_secret=reference.name if reference else None,
-            wanted=request.spec.job,
+            wanted=request.job,
         )
         # The table is pinned before anything is made of it: a Job created first, and an operator killed before it wrote
         # the OID, would leave an archive that the next one takes for another table of that name.

@@ -155,7 +155,10 @@ def _failure(end: Mapping[str, Any], report: Report | None, pods: Sequence[Mappi
 def _ended_from_outside(pod: Mapping[str, Any]) -> tuple[str, str] | None:
     status, name = pod.get("status") or {}, pod["metadata"]["name"]
     if _state(pod).get("terminated", {}).get("reason") == "OOMKilled":
-        return "OOMKilled", f"pod {name} needed more memory than its limit: raise retention.job.resources.limits.memory"
+        return "OOMKilled", (
+            f"pod {name} needed more memory than its limit: raise retention.job.resources.limits.memory of the policy; "
+            "instead of a PartitionRestore that has spec.job make another, with more"
+        )
     if status.get("reason"):  # Evicted, NodeLost, Shutdown
         return str(status["reason"]), f"pod {name} was ended: {status.get('message') or status['reason']}"
     return None

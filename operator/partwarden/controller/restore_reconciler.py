@@ -205,12 +205,12 @@ class RestoreReconciler(JobReconciler[StoredRestore]):
                 serial,
                 settings=self._settings,
                 database_secret=reference.name if reference else None,
-                wanted=request.spec.job,
+                wanted=request.job,
             )
             written = self._write(step.restore, status)
             if written is None:
                 return WRITTEN_MEANWHILE
-            after = self._create_job(written, step.job[1], body, "spec.job")
+            after = self._create_job(written, step.job[1], body, "spec.job, or retention.job of the policy")
             return after
         finally:
             if after != POLL_JOB:
@@ -272,7 +272,7 @@ def _result(step: Step, seen: JobView, now: datetime) -> tuple[Status, bool]:
     about = {"restore": str(restore)}
     if report is not None and report.ok and report.restored is not None and report.oid:
         log.info("restored %s.%s", report.restored.schema_, report.restored.name, extra={**about, "reason": "Restored"})
-        return restore_status.restored(before, generation, now, report, seen.name, seen.took), True
+        return restore_status.restored(before, generation, now, report, seen), True
     reason, message = (seen.reason, seen.message) if seen.reason else (NO_REPORT, "the report names no table")
     error = errors.from_report(reason, message) or (reason, message)
     log.warning("%s: %s", reason, message, extra={**about, "reason": reason})

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 from ..api.archive import TABLE_LABEL, PartitionArchiveSpec
 from ..api.database import Database
 from ..api.destination import Destination
+from ..api.job_settings import JobSettings
 from ..api.period import parse_period
 from ..api.policy import PartitionPolicySpec
 from ..api.restore import MOST_ARCHIVES, RESTORE_KIND, PartitionRestoreSpec
 from ..api.validation import check
+from ..archive import folder_names
 from ..archive.job_order import DropOrder, RestoreOrder
 from ..errors import ArchiveDamaged, InvalidSpec, TableKept
 from ..kube.cache import StoredArchive, StoredRestore
@@ -39,6 +41,12 @@ class RestoreJobRequest(NamedTuple):
     def parent(self) -> tuple[str, str] | None:
         """The table to attach to; None for the one that the archive's table belonged to."""
         return (self.policy.table.schema_, self.policy.table.name) if self.policy else None
+
+    @property
+    def job(self) -> JobSettings | None:
+        """How its Jobs run: as those of the policy's archives, where it does not say."""
+        retention = self.policy.retention if self.policy else None
+        return self.spec.job or (retention.job if retention else None)
 
 
 class Source(NamedTuple):
@@ -77,9 +85,9 @@ def by_location(spec: PartitionRestoreSpec) -> Source | None:
     """The archive that the spec says the place of; None where it says none."""
     if (place := spec.location) is None:
         return None
-    return Source(
-        None, place.destination, f"{place.destination}/{place.folder.strip('/')}", place.manifest_sha256 or ""
-    )
+    # Spelled as statuses of archives spell it: an archive that is about to be restored is known by its place.
+    folder = "/".join(part for part in place.folder.split("/") if part)
+    return Source(None, place.destination, f"{place.destination}/{folder}", place.manifest_sha256 or "")
 
 
 Ranged = tuple[tuple[StoredArchive, BoundedRange], ...]
@@ -95,16 +103,15 @@ class Selection(NamedTuple):
 
 
 def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArchive]) -> Selection:
-    """``archives``: of the policy, in any order; those of another table, which a policy of that name had, are left out.
-    ``text``: a period. Raises `UnknownTimeZone`."""
-    table = label(str(policy.table))
+    """``archives``: that name the policy, in any order; those of another table are left out. ``text``: a period. Raises
+    `UnknownTimeZone`."""
     wanted = {aware: period_range(policy, text, aware) for aware in (True, False)}
     newest: dict[tuple[str, str], tuple[StoredArchive, BoundedRange]] = {}
     # Each is read once: a namespace may have thousands of restores and of archives.
     read = ((each, each.status) for each in archives)
     for each, status in sorted(read, key=lambda pair: (str(pair[1].get("completed") or ""), pair[0].key)):
         held = _range(status) if is_proven(status) and not each.expired else None
-        if held is None or each.labels.get(TABLE_LABEL, table) != table:
+        if held is None or not _is_of(each, status, policy):
             continue
         whole = wanted[held.lower.tzinfo is not None]
         if whole.lower <= held.lower and held.upper <= whole.upper:
@@ -112,6 +119,16 @@ def select(policy: PartitionPolicySpec, text: str, archives: Iterable[StoredArch
     inside = tuple(newest[key] for key in sorted(newest, key=lambda key: _order(newest[key][1])))
     exact = [each for each, held in inside if held == wanted[held.lower.tzinfo is not None]]
     return Selection(exact[0] if exact else None, inside)
+
+
+def _is_of(archive: StoredArchive, status: Mapping[str, Any], policy: PartitionPolicySpec) -> bool:
+    """Whether it is of the policy's table, as far as that is known. A policy of that name may have had another table;
+    and what a user archived has no label, and may be of any table of the database: its folder says of which."""
+    table = policy.table
+    if (said := archive.labels.get(TABLE_LABEL)) is not None:
+        return said == label(str(table))
+    found = folder_names.table_of(str(status.get("location") or ""))
+    return found in (None, folder_names.table_part(table.schema_, table.name))
 
 
 def by_period(request: RestoreJobRequest, archives: Iterable[StoredArchive]) -> Ranged:

@@ -5,7 +5,7 @@ The conditions follow kstatus, as those of an archive do.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..api.restore import MOST_LEFT_OFF
 from ..archive.job_order import Report
@@ -41,9 +41,8 @@ def runs(status: Status, generation: int, now: datetime, seen: JobView) -> Statu
     return _with({**status, "job": seen.name}, generation, now, said, state)
 
 
-def restored(status: Status, generation: int, now: datetime, report: Report, job: str, took: float | None) -> Status:
-    """The Job reported the table of the part that was next, which it had made and compared with the archive.
-    ``took``: its seconds."""
+def restored(status: Status, generation: int, now: datetime, report: Report, seen: JobView) -> Status:
+    """The Job reported the table of the part that was next, which it had made and compared with the archive."""
     made, place = report.restored, next_part(status)
     assert made is not None
     assert place is not None
@@ -56,12 +55,12 @@ def restored(status: Status, generation: int, now: datetime, report: Report, job
         "leftOff": [printable(each)[:LONGEST] for each in made.left_off[:MOST_LEFT_OFF]] or None,
         "leftOffCount": made.left_off_count or None,
         "server": report.server or None,
-        "completed": iso((report.completed or now).replace(microsecond=0)),
+        "completed": iso(_made_at(report, seen, now)),
     }
     known = {key: value for key, value in facts.items() if value is not None}
-    found = with_part(forgiven(status), place, {**parts(status)[place], **known}) | {"job": job}
-    if took is not None:
-        found["seconds"] = int(found.get("seconds") or 0) + max(0, round(took))
+    found = with_part(forgiven(status), place, {**parts(status)[place], **known}) | {"job": seen.name}
+    if seen.took is not None:
+        found["seconds"] = int(found.get("seconds") or 0) + max(0, round(seen.took))
     count, done = len(parts(found)), sum(bool(each.get("oid")) for each in parts(found))
     if done < count:
         message = f"{done} of {count} archives are restored, the last one as {facts['table']}"
@@ -77,6 +76,14 @@ def restored(status: Status, generation: int, now: datetime, report: Report, job
         at = "leftOff of each of status.archives" if count > 1 else "status.leftOff"
         message += f"; {left_off} properties of columns are left off: see {at}"
     return _with(found, generation, now, ConditionState(TRUE, RESTORED, message), RESTORED)
+
+
+def _made_at(report: Report, seen: JobView, now: datetime) -> datetime:
+    """When the table was there: while its Job was, by the clock of the cluster. Those of a pod and of the operator may
+    be wrong by weeks, and ``expireAfter`` counts from that moment."""
+    ended = seen.ended or now
+    begun = ended - timedelta(seconds=seen.took or 0)
+    return max(min(report.completed or now, ended), begun).replace(microsecond=0)
 
 
 def failed(

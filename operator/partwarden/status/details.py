@@ -233,8 +233,13 @@ def _distance(held: Range | None, current: BoundedRange) -> timedelta:
     return timedelta(0)
 
 
+def _came_back(each: Partition | Detached) -> bool:
+    """From an archive: retention leaves it alone."""
+    return each.marker is not None and each.marker.phase is Phase.RESTORED
+
+
 def _is_notable(each: Partition, plan: Plan) -> bool:
-    odd = each.oid in plan.upkeep.oversized or each.kind is not RelationKind.TABLE
+    odd = each.oid in plan.upkeep.oversized or each.kind is not RelationKind.TABLE or _came_back(each)
     return odd or plan.upcoming.is_held(each) or _state(each, plan) in NOTABLE
 
 
@@ -278,7 +283,7 @@ def _describe(each: Partition | Detached, plan: Plan) -> PartitionStatus:
         expires_at=iso(plan.upcoming.expires_at(each)),
         drop_after=iso(plan.upcoming.drop_after(each)),
         held=plan.upcoming.is_held(each) or None,
-        restored=True if each.marker is not None and each.marker.phase is Phase.RESTORED else None,
+        restored=_came_back(each) or None,
         archive=plan.upcoming.archive(each),
     )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from partwarden.api.archive import Fingerprint
-from partwarden.archive.create import _folder
 from partwarden.archive.folder import Folder
+from partwarden.archive.folder_names import folder, table_of, table_part
 from partwarden.archive.manifest import ArchiveManifest, TableName
 from partwarden.archive.verify import Archive
 from partwarden.errors import ArchiveDamaged
@@ -24,14 +24,15 @@ NAMES = ["run", '"' * 63, "日" * 21, "..", "a/b", " " * 63, "%" * 63]
 @pytest.mark.parametrize("name", NAMES)
 def test_no_part_is_too_long_or_leads_elsewhere(schema: str, name: str) -> None:
     table = TableName(schema_=schema, name=name, oid=1)
-    parts = _folder(name, table, table).split("/")
+    parts = folder(name, table, table).split("/")
     assert len(parts) == 3
+    assert table_of(f"pvc://archives/{'/'.join(parts)}/id-01234567") == table_part(schema, name)
     assert all(0 < len(part.encode()) <= 255 and part.strip(".") for part in parts)
 
 
 def test_names_that_differ_at_their_end_have_different_folders() -> None:
     table = TableName(schema_="s", name="p", oid=2)
-    folders = {_folder("db", TableName(schema_='"' * 63, name='"' * 62 + end, oid=1), table) for end in "ab"}
+    folders = {folder("db", TableName(schema_='"' * 63, name='"' * 62 + end, oid=1), table) for end in "ab"}
     assert len(folders) == 2
 
 

@@ -152,3 +152,17 @@ def test_one_of_the_name_that_is_of_something_else_is_left_alone(api: ApiServer)
     (made,) = api.list(RESTORE_PLURAL)
     api.put(RESTORE_PLURAL, {**made, "spec": {**made["spec"], "archive": {"name": "another"}}})
     assert "is there, and is of something else: delete it" in run("2019-01", "--attach", code=1).output
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_table_that_expired_is_not_said_to_be_restored(api: ApiServer, several: bool) -> None:
+    period = "2019-01..2019-02" if several else "2019-01"
+    run(period, "--expire-after", "14d")
+    (made,) = api.list(RESTORE_PLURAL)
+    gone = {"table": "public.run_2019_01", "dropped": "2026-01-15T00:00:00Z"}
+    kept = {"table": "public.run_2019_02"}
+    written = {**made["status"], **({"archives": [kept, gone]} if several else gone)}
+    api.put(RESTORE_PLURAL, {**made, "status": written})
+    said = run(period, "--expire-after", "14d", code=1).output
+    assert "public.run_2019_01 was dropped again at 2026-01-15T00:00:00Z" in said
+    assert f"kubectl delete prst {made['metadata']['name']} -n ns" in said

@@ -199,7 +199,7 @@ OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     ("pods", "reason", "says"),
     [
         ([pod(left(DENIED, WRONG))], "DestinationDenied", "may not write"),
-        ([pod(OOM)], "OOMKilled", "more memory than its limit"),
+        ([pod(OOM)], "OOMKilled", "a PartitionRestore that has spec.job"),
         ([pod(reason="Evicted", message="low on resource: memory")], "Evicted", "low on resource: memory"),
         ([pod({"terminated": {"exitCode": 139}})], "JobFailed", "exit code 139, and left no report: too often"),
         ([], "JobFailed", "its pods are gone: too often"),

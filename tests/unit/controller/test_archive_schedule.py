@@ -166,6 +166,23 @@ def test_an_archive_is_read_again_by_schedule_without_its_database() -> None:
     assert world.tasks() == [Task.ARCHIVE, Task.VERIFY]
 
 
+@pytest.mark.parametrize(
+    ("by_hand", "own", "disk"), [(False, "old", "new"), (False, None, "new"), (True, "old", "old"), (True, None, "new")]
+)
+def test_its_jobs_run_as_the_policy_says_by_then(by_hand: bool, own: str | None, disk: str) -> None:
+    """The nodes and limits of the day on which it was made may be no more; what a user made says how it runs."""
+    world = Kept()
+    job = {"job": {"nodeSelector": {"disk": own}}} if own else {}
+    world.server.put(ARCHIVE_PLURAL, {**world.body, "spec": {**world.body["spec"], **job}})
+    if by_hand:
+        world.change(labels={})
+    kept = {"keepFor": "5y", "archive": {**CLAIM, "verifyEvery": "90d"}, "job": {"nodeSelector": {"disk": "new"}}}
+    world.says({}, retention=kept)
+    world.now += timedelta(days=91)
+    assert world.reconcile() == job_reconciler.POLL_JOB
+    assert world.jobs[-1]["spec"]["template"]["spec"]["nodeSelector"] == {"disk": disk}
+
+
 @pytest.mark.parametrize("wrong", [timedelta(days=-3650), timedelta(days=3650)], ids=["behind", "ahead"])
 def test_the_clock_of_a_pod_moves_no_reading(wrong: timedelta) -> None:
     world = Kept({"verifyEvery": "90d"})
@@ -482,6 +499,12 @@ NEEDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "by its place, from elsewhere": (
         "elsewhere",
         {"location": {"destination": CLAIM, "folder": DONE.location.removeprefix("pvc://archives/")}, **OF_POLICY},
+        {},
+        True,
+    ),
+    "by its place, spelled otherwise": (
+        KEY[0],
+        {"location": {"destination": CLAIM, "folder": "run_2020//by-hand-1/"}, **OF_POLICY},
         {},
         True,
     ),

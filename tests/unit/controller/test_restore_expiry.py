@@ -79,6 +79,24 @@ def test_it_says_when_the_table_goes_and_then_drops_it() -> None:
     assert (world.reconcile(), len(world.jobs), world.slots.held()) == (None, 2, frozenset())
 
 
+@pytest.mark.parametrize("wrong", [timedelta(days=-30), timedelta(), timedelta(days=30)])
+@pytest.mark.parametrize("who", ["pod", "operator"])
+def test_the_clock_of_a_pod_or_an_operator_moves_no_drop(who: str, wrong: timedelta) -> None:
+    """One that is behind must not have the table dropped at once, or once it is right again."""
+    world = World(EXPIRING)
+    world.reconcile()
+    world.now += timedelta(minutes=5)
+    world.end(DONE.model_copy(update={"completed": world.now + (wrong if who == "pod" else timedelta())}))
+    right = world.now + timedelta(minutes=1)
+    world.now = right + (wrong if who == "operator" else timedelta())
+    world.reconcile()
+    world.now = right
+    world.reconcile()
+    assert CREATED <= world.status["completed"] <= "2026-01-01T00:06:00Z"
+    assert (world.status["state"], len(world.jobs)) == ("Restored", 1)
+    assert world.status["expiresAt"].startswith("2026-01-15T00:0")
+
+
 @pytest.mark.parametrize("point", range(1, 7))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_operator_killed_at_any_write_drops_by_one_job(world: World, when: str, point: int) -> None:

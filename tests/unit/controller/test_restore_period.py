@@ -14,7 +14,7 @@ from partwarden.archive.job_order import WRONG, Report, RestoredTable, Task
 from partwarden.controller import job_reconciler as module
 from partwarden.controller.restore_parts import parts, with_part
 from support.cluster import CREATED
-from support.restore_world import KEY, Killed, World, drop_order, order, task
+from support.restore_world import KEY, LOCATION, Killed, World, drop_order, order, task
 
 PERIOD: dict[str, Any] = {"period": "2019-01..2019-03", "policy": {"name": "run"}, "as": {"schema": "old"}}
 MONTHS = ("2019-01", "2019-02", "2019-03", "2019-04")
@@ -61,6 +61,8 @@ def test_an_archive_of_another_table_that_a_policy_of_that_name_had_is_left_out(
     world = world_of()
     for month, table in ((1, "app.run"), (2, "app.other")):
         archive(world, f"later-{month}", month, completed="2027-01-01", labels={TABLE_LABEL: table})
+    # By a user, who names the policy for its database alone.
+    archive(world, "by-hand", 3, completed="2027-01-01", more={"location": LOCATION.replace("app.run", "app.other")})
     world.reconcile()
     assert [name for name, _ in states(world)] == ["later-1", "run-2019-02", "run-2019-03"]
 

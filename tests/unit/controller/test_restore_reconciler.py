@@ -9,10 +9,11 @@ import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL
 from partwarden.api.crd import RESTORE
+from partwarden.api.policy import PLURAL
 from partwarden.api.restore import RESTORE_PLURAL
 from partwarden.archive.job_order import WRONG, Report, Task
 from partwarden.controller import job_reconciler as module
-from partwarden.kube.cache import parse_archive
+from partwarden.kube.cache import parse_archive, parse_policy
 from support.restore_world import DONE, KEY, LOCATION, POLICY, SPEC, Killed, World, order
 
 
@@ -32,6 +33,20 @@ def test_the_archive_is_pinned_before_the_job_is_created(world: World) -> None:
     (reference,) = job["metadata"]["ownerReferences"]
     assert (reference["kind"], reference["controller"]) == (RESTORE.kind, True)
     assert world.slots.held() == {("ns", job["metadata"]["name"])}
+
+
+@pytest.mark.parametrize("own", [None, {"nodeSelector": {"disk": "own"}}])
+def test_its_jobs_run_as_those_of_the_policys_archives_where_it_does_not_say(own: dict[str, Any] | None) -> None:
+    """Such as with the label by which a pod has an identity of the cloud."""
+    theirs = {"nodeSelector": {"disk": "theirs"}, "labels": {"azure.workload.identity/use": "true"}}
+    world = World({**SPEC, **({"job": own} if own else {})})
+    spec = {**POLICY, "retention": {"keepFor": "5y", "job": theirs}}
+    meta = {"namespace": "ns", "name": "run"}
+    world.policies.put(parse_policy(world.server.put(PLURAL, {"metadata": meta, "spec": spec})))
+    world.reconcile()
+    template = world.jobs[0]["spec"]["template"]
+    assert template["spec"]["nodeSelector"] == (own or theirs)["nodeSelector"]
+    assert ("azure.workload.identity/use" in template["metadata"]["labels"]) is (own is None)
 
 
 def test_a_job_that_succeeded_is_the_end(world: World) -> None:

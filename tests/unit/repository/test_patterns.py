@@ -20,7 +20,7 @@ import pytest
 import partwarden
 from partwarden.api import approval, job_settings, types, validation
 from partwarden.api.policy import parse
-from partwarden.archive import archived_rows, create, manifest, objectstore, uploads
+from partwarden.archive import archived_rows, folder_names, manifest, objectstore, uploads
 from partwarden.archive.parquet import arrays
 from partwarden.cli import formats, options, show
 from partwarden.cli import manifest as files
@@ -197,8 +197,8 @@ CASES: Mapping[str, Mapping[str, Callable[[int], None]]] = {
         ),
         "'\\\\w+'": each(lambda text: objectstore._within(text, "x"), ("a", "x", ""), ("a ", "x", "")),
     },
-    "archive/create.py": {
-        "'[^A-Za-z0-9._~\\\\-": each(create._escaped, ("/", "", ""), (".", "", "")),
+    "archive/folder_names.py": {
+        "'[^A-Za-z0-9._~\\\\-": each(folder_names._escaped, ("/", "", ""), (".", "", "")),
     },
     "archive/parquet/arrays.py": {
         "'(?:\"": ARRAY,

@@ -13,6 +13,7 @@ from partwarden.api.retention import Retention
 from partwarden.planner.actions import Outcome
 from partwarden.planner.calendar import Range
 from partwarden.planner.inventory import Partition, RelationKind
+from partwarden.planner.marker import Marker, Phase
 from partwarden.planner.plan import make_plan
 from partwarden.status import events
 from partwarden.status.conditions import reconciled
@@ -151,10 +152,12 @@ def test_partitions_are_listed_in_ascending_order_with_default_last() -> None:
 
 
 def test_beyond_the_limit_the_nearest_and_the_remarkable_are_listed() -> None:
-    foreign = year(1500, kind=RelationKind.FOREIGN)
-    found = shown(*[year(number) for number in range(1600, 2500)], foreign)
+    foreign, old = year(1500, kind=RelationKind.FOREIGN), year(1550)
+    mark = Marker(old.oid, 1000, "public.run", values.bounds(old), Phase.RESTORED, values.NOW)
+    found = shown(*[year(number) for number in range(1600, 2500)], foreign, replace(old, marker=mark))
     assert len(found) == 200
     assert "run_1500" in found
+    assert found["run_1550"]["restored"]
     assert {f"run_{number}" for number in range(1930, 2120)} <= set(found)
 
 

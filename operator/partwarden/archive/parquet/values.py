@@ -177,6 +177,10 @@ def parse(texts: Any, column: ParquetColumn) -> Any:
             raw = binascii.unhexlify(bytes(content_of(texts)).replace(HEX, b""))
             lengths = pc.divide(pc.subtract(pc.binary_length(texts), 2), 2)
             return cut(lengths, texts, raw)
+        case Kind.TIME:
+            # Arrow makes no time of a text, but of a moment.
+            moments = pc.binary_join_element_wise("1970-01-01", texts, " ")
+            return pc.cast(pc.cast(moments, pa.timestamp("us")), type_)
         case _:
             return pc.cast(texts, type_)
 

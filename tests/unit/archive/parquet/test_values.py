@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partwarden.archive.parquet import values
+from partwarden.archive.parquet import arrays, values
 from partwarden.archive.parquet.columns import ParquetColumn, resolve
 
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
@@ -91,3 +92,19 @@ def test_a_value_is_the_one_that_its_text_says_and_keeps_its_text(name: str, dat
         shown = bytes(values.render_rows(batch))
         assert rows.endswith(shown)
         assert shown.count(b"\n") == len(batch)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@given(data=st.data())
+def test_an_array_holds_each_of_these_values(name: str, data: st.DataObject) -> None:
+    column, strategy = SAMPLES[name]
+    column = replace(column, is_array=True)
+    sample = data.draw(st.lists(st.none() | st.lists(st.none() | strategy, max_size=3), min_size=1, max_size=4))
+    texts = [None if one is None else arrays.render(each and each[1] for each in one) for one in sample]
+    rows = "".join(copied(each) + "\n" for each in texts).encode()
+    table = values.parse_rows(rows, [column], values.schema_of([column], {}))
+    for found, one in zip(table.column(0).to_pylist(), sample, strict=True):
+        assert (found is None) == (one is None)
+        for value, each in zip(found or (), one or (), strict=True):
+            assert (value is None) if each is None else _equal(value, each[0], column)
+    assert b"".join(bytes(values.render_rows(batch)) for batch in table.to_batches()) == rows
