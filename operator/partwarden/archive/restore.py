@@ -22,7 +22,7 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import as_owner, become, set_role_right, undo
-from . import reattach, restored_code, restored_once, restored_table, table_schema
+from . import reattach, restore_target, restored_code, restored_once, table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
 from .restored_once import Restored
@@ -66,7 +66,7 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
 
     def check(connection: Session) -> tuple[bool, Parentage | None]:
         chosen = request.schema is not None or request.attach
-        exists = restored_table.check_name(connection, schema, name, chosen)
+        exists = restore_target.check_name(connection, schema, name, chosen)
         return exists, reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
     with _session(info, subject) as connection:
@@ -135,12 +135,18 @@ def _as_owner(
 
 def _load(source: Source, types: Types, schema: str, name: str, say: Say, *, confined: bool) -> Restored:
     manifest = source.manifest
-    absent = restored_table.absent_collations(types.connection, manifest)
+    absent = restore_target.absent_collations(types.connection, manifest)
     wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)
     loader = Loader(source, types, schema, name, wanted, say)
     if confined:
         restored_code.confine(loader)
-    made = loader.load_best()
+    try:
+        made = loader.load_best()
+    except pg.ProgramLimitExceeded as error:
+        raise StatementRejected(
+            f"archive {manifest.id} of {manifest.partition} is not restored: {message(error)}, where columns are text: "
+            f"create the types that are missing, and let role {types.connection.info.user!r} use their schemas"
+        ) from None
     run_alone(types.connection, table_schema.comment(loader.table, reattach.note(manifest)))
     left_off = (*_left_off(loader, made, absent), *_set_not_null(loader))
     loader.put_back()
@@ -164,7 +170,8 @@ def _left_off(loader: Loader, made: Iterable[TableColumn], absent: frozenset[str
         restored, type_ = columns.get(column.name), loader.types.find(column)
         reason = loader.reasons.get(column.name, "PostgreSQL refuses the rows with it")
         if type_ is None:
-            yield LeftOff("Type", column.name, f"it is {TEXT}: {loader.types.why_missing(column.type)}")
+            now = restored.type.as_string() if restored is not None else TEXT
+            yield LeftOff("Type", column.name, f"it is {now}: {loader.types.why_missing(column.type)}")
         elif restored is not None and restored.type != type_:
             yield LeftOff("Type", column.name, f"it is {restored.type.as_string()}, was {type_.as_string()}: {reason}")
         if column.generated and (restored is None or restored.expression is None):
