@@ -17,7 +17,7 @@ from psycopg import sql
 
 from ..errors import InvalidSpec, NameTaken, StatementRejected
 from ..postgres import fingerprint, transaction
-from ..postgres.connection import Session, pinned, run, run_alone, session
+from ..postgres.connection import Session, by_setting, pinned, run, run_alone, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
@@ -234,7 +234,7 @@ def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
             state = error.sqlstate or ""
             passing = is_lost(error) or state.startswith(UNABLE)
             if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
-                raise translate(error, subject) from None
+                raise translate(error, f"{subject}{by_setting(connection, error)}") from None
             if isinstance(error, pg.DuplicateTable):
                 raise NameTaken(f"{subject}: {message(error)}; choose another name with --as") from None
             if isinstance(error, pg.UntranslatableCharacter):
