@@ -43,15 +43,24 @@ from .conversion_swap import UNDER_LOCK, changed, persist
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, READ_ALL_LIMIT, READ_ALL_TIMEOUT
 
 NAME = "partwarden_split"
-"""Of the CHECK; function and index have the OID of the table after it."""
+"""Of CHECK, function and index, with the OID of the table after it."""
 VACUUM_LIMIT = 1800.0
 COUNT_TIMEOUT = "60s"
 BUILD_TIMEOUT = 600_000
 """Milliseconds that the build of the index waits for others' transactions, each time that it must."""
 
+# The CHECK of that name calls the function of that name, which returns a constant.
+OURS = """
+NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {oid} AND k.conname = {name} AND NOT EXISTS (
+              SELECT FROM pg_depend d WHERE d.classid = 'pg_constraint'::regclass AND d.objid = k.oid
+                AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure({function})))
+AND NOT EXISTS (SELECT FROM pg_proc p
+                WHERE p.oid = to_regprocedure({function}) AND p.prosrc !~ '^SELECT ''[^'']*''::[a-z ]+$')
+"""
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
-       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {check}) AS validated,
+       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index}) AS validated,
+       {ours} AS ours,
        (SELECT x.indisvalid FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
         WHERE x.indrelid = c.oid AND o.relname = {index}) AS built,
        ARRAY(SELECT DISTINCT n.nspname || '.' || r.relname FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
@@ -94,15 +103,28 @@ def split(connection: Session, inventory: Inventory, key: str, action: SplitLega
         _Split(connection, inventory, key, action, legacy, deadline).run()
 
 
+def check_of(oid: int) -> str:
+    """The name of the CHECK of the table with that OID."""
+    return f"{NAME}_{oid}"
+
+
 def function_of(legacy: ddl.Relation, oid: int) -> Identifier:
     """The name of the function in the CHECK."""
-    return Identifier(legacy.schema, f"{NAME}_{oid}")
+    return Identifier(legacy.schema, check_of(oid))
 
 
 def forget(legacy: Partition | Any) -> Iterator[Composable]:
-    """What takes the CHECK away, and the function. Safe: it says nothing that the bounds do not say."""
-    yield SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(ddl.relation(legacy), Identifier(NAME))
+    """What takes the CHECK away, and the function. Safe: it says nothing that the bounds do not say, and what has the
+    name and is none of a split fails before."""
+    check = check_of(legacy.oid)
+    yield require(_ours(legacy), f"{check} of {legacy} is not of a split; rename it")
+    yield SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(ddl.relation(legacy), Identifier(check))
     yield SQL("DROP FUNCTION IF EXISTS {}()").format(function_of(legacy, legacy.oid))
+
+
+def _ours(legacy: Partition | Any) -> Composed:
+    function = f"{function_of(legacy, legacy.oid).as_string()}()"
+    return SQL(OURS).format(oid=legacy.oid, name=check_of(legacy.oid), function=function)
 
 
 class _Split:
@@ -119,7 +141,7 @@ class _Split:
         self._action, self._legacy, self._deadline = action, legacy, deadline
         self._parent = transaction.parent_of(inventory)
         self._subject = f"cannot split partition {action}"
-        self._index = f"{NAME}_{legacy.oid}"
+        self._check = self._index = check_of(legacy.oid)
 
     def run(self) -> None:
         self._check_rows()
@@ -157,7 +179,7 @@ class _Split:
             bounds=self._legacy.bounds,
             parent=self._parent.oid,
             legacy=self._legacy.oid,
-            check=NAME,
+            ours=_ours(self._legacy),
             index=self._index,
             schema=self._legacy.schema,
             name=self._legacy.name,
@@ -171,6 +193,8 @@ class _Split:
                 f"{self._subject}: foreign keys of {', '.join(rows[0].referencing[:5])} point to {self._parent}; drop "
                 "them, or set spec.convert.split to Never"
             )
+        if not rows[0].ours:
+            raise StatementRejected(f"{self._subject}: {self._check} of {self._legacy} is not of a split; rename it")
         return rows[0]
 
     def _keys(self) -> Any | None:
@@ -212,12 +236,15 @@ class _Split:
                 *returning(self._inventory, legacy, whole.upper),
                 # Every role that writes a row calls it.
                 SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
-                add.format(ddl.relation(legacy), Identifier(NAME), whole.lower, function, SQL("NOT VALID"), key=key),
+                add.format(
+                    ddl.relation(legacy), Identifier(self._check), whole.lower, function, SQL("NOT VALID"), key=key
+                ),
                 "COMMIT",
             )
 
     def _validate(self) -> None:
-        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), Identifier(NAME))
+        check = Identifier(self._check)
+        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), check)
         changing = transaction.changing(self._connection, self._parent, READ_ALL_TIMEOUT, alone=self._action)
         with self._connection.patient(READ_ALL_LIMIT), changing:
             run(self._connection, validate, "COMMIT")
