@@ -36,6 +36,11 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p'
   AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE')
   AND has_schema_privilege(c.relowner, {target}, 'USAGE')
 """
+TABLESPACE = """
+SELECT spcname, current_user AS role, set_config('default_tablespace', '', true) FROM pg_tablespace
+WHERE spcname = current_setting('default_tablespace') AND NOT has_tablespace_privilege(oid, 'CREATE')
+"""
+"""One that the role may not create in, though a setting makes it the default, is not used."""
 NOT_VALID_VERSION = 180000
 """From here on NOT NULL may be NOT VALID."""
 
@@ -81,9 +86,8 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
             return made
         exists, parentage = check(connection)
         become_owner, confined = _as_owner(connection, manifest, parentage, schema if exists else None)
-        begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
-            run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
+            _begin(connection, become_owner, say)
             if (made := restored_once.claim(connection, request.uid)) is not None:
                 undo(connection)
                 return made
@@ -131,6 +135,14 @@ def _as_owner(
             for owner, same in run(connection, query)[0]:
                 return ([] if same else [become(owner)]), False
         return [], restored_code.lends_rights(connection)
+
+
+def _begin(connection: Session, become_owner: Iterable[sql.Composable], say: Say) -> None:
+    """Begin the transaction, as the owner, with settings of its own: what makes tables must not depend on others."""
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+    *_, unusable = run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner, TABLESPACE)
+    for each in unusable:
+        say(f"role {each.role!r} may not create in tablespace {each.spcname!r}: using that of the database")
 
 
 def _load(source: Source, types: Types, schema: str, name: str, say: Say, *, confined: bool) -> Restored:
