@@ -11,11 +11,11 @@ import pytest
 
 from lab.postgres import Binaries, Database, Server
 from partwarden.api.retention import Compression
-from partwarden.archive import pgdump
+from partwarden.archive import archived_rows, pgdump
 from partwarden.archive.manifest import DATA, MANIFEST
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.verify import open_archive
-from partwarden.errors import ArchiveDamaged, ClientCannotRead
+from partwarden.errors import ArchiveDamaged, ClientCannotRead, ProofFailed
 from partwarden.postgres.conninfo import from_dsn
 from support import archived, zoo
 
@@ -110,3 +110,33 @@ def test_a_dump_of_a_newer_pg_dump(pg_database: Database, tmp_path: Path, monkey
     rewrite(made.url, sha256=hashlib.sha256(content).hexdigest(), clientVersion="21.3")
     with pytest.raises(ClientCannotRead, match=r"unsupported version \(1\.99\).* it needs pg_restore of PostgreSQL 21"):
         open_archive(made.url).prove()
+
+
+@pytest.mark.parametrize("rows", [200_000, 1], ids=["rows without end", "a row without end"])
+def test_few_bytes_that_unpack_to_far_more_than_was_archived_are_read_no_further(
+    pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """The manifest says that they are the bytes that were written: so only what they unpack to tells."""
+    client(monkeypatch, Binaries.wheel())
+    pg_database.execute("CREATE TABLE zoo_2020 (t text); INSERT INTO zoo_2020 VALUES ('x')")
+    made = archived.archive(pg_database, zoo.Specimen("", 1), tmp_path)
+    value = f"repeat('x', {200_000_000 // rows})"
+    pg_database.execute(f"TRUNCATE zoo_2020; INSERT INTO zoo_2020 SELECT {value} FROM generate_series(1, {rows})")
+    bomb = archived.archive(pg_database, zoo.Specimen("", rows), tmp_path, id_="b" * 12)
+    pg_database.execute("DROP TABLE zoo_2020")
+    content = (folder(bomb.url) / DATA).read_bytes()
+    assert len(content) < 2_000_000
+    (folder(made.url) / DATA).write_bytes(content)
+    rewrite(made.url, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    monkeypatch.setattr(archived_rows, "LONGEST_LINE", 10_000_000)
+    forged = open_archive(made.url)
+    with pytest.raises(ProofFailed, match="unpacks to more than the 1 rows"):
+        forged.prove()
+    read: list[int] = []
+    with forged.rows() as pieces, pytest.raises(ProofFailed, match="unpacks to more"):
+        read.extend(map(len, pieces))
+    assert sum(read) < 20_000_000
+    request = RestoreRequest(schema="public", name="again")
+    with pytest.raises(ProofFailed, match="unpacks to more"):
+        restore(forged, from_dsn(pg_database.dsn), request, lambda line: None)
+    assert pg_database.query("SELECT FROM pg_class WHERE relname = 'again'") == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from lab.postgres import Database
@@ -77,6 +79,17 @@ def plain(pg_database: Database, tmp_path: Path) -> Archived:
     made = archive(pg_database, zoo.build(pg_database, "by date"), tmp_path)
     pg_database.execute("DROP TABLE zoo_2020")
     return made
+
+
+@pytest.fixture
+def new_tablespace(pg_database: Database) -> Iterator[str]:
+    """The name of one that the superuser alone may use, for tables that the test drops."""
+    name = f"space_{secrets.token_hex(4)}"
+    with psycopg.connect(pg_database.dsn, autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {name} LOCATION ''".encode())
+        yield name
+        connection.execute(f"DROP TABLESPACE {name}".encode())
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)
@@ -297,3 +310,19 @@ def test_a_column_whose_type_the_role_may_not_use_comes_back_as_text(pg_database
     assert [(each.kind, each.name) for each in restored.left_off] == [("Type", "mood")]
     assert "permission denied for schema hidden" in restored.left_off[0].reason
     assert pg_database.query("SELECT id, mood FROM zoo_2020 ORDER BY id") == [(1, "calm"), (2, "wild")]
+
+
+def test_a_default_tablespace_that_the_role_may_not_use_is_not_used(
+    plain: Archived, pg_database: Database, new_tablespace: str
+) -> None:
+    role = pg_database.new_role()
+    pg_database.execute(f"""GRANT CREATE ON SCHEMA public TO {role.name};
+        ALTER DATABASE {pg_database.name} SET default_tablespace = {new_tablespace}""")
+    said: list[str] = []
+    restore(plain, from_dsn(role.dsn), RestoreRequest(name="first"), said.append)
+    assert f"role '{role.name}' may not create in tablespace '{new_tablespace}': using that of the database" in said
+    pg_database.execute(f"GRANT CREATE ON TABLESPACE {new_tablespace} TO {role.name}")
+    restore(plain, from_dsn(role.dsn), RestoreRequest(name="second"), said.append)
+    where = "SELECT t.tablespace FROM pg_tables t WHERE t.tablename IN ('first', 'second') ORDER BY t.tablename"
+    assert pg_database.query(where) == [(None,), (new_tablespace,)]
+    pg_database.execute("DROP TABLE second")

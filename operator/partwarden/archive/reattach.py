@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..planner import marker
 from ..planner.calendar import Range
-from ..planner.findings import quoted
+from ..planner.findings import called, quoted, way_out
 from ..planner.inventory import Inventory, Parent, Strategy
 from ..planner.marker import Marker, Phase
 from ..postgres import catalog, ddl
@@ -130,7 +130,11 @@ def _check_parent(inventory: Inventory, parent: Parent, key: tuple[str, str], he
     if parent.strategy is not Strategy.RANGE or [(part.column, part.type) for part in parent.key] != [key]:
         raise CannotAttach(f"{parent} is not partitioned by RANGE of {key[0]!r} of type {key[1]}, as it was: {AS_OWN}")
     if not parent.may_own:
-        raise NotOwner(f"role {inventory.server.user!r} is not an owner of {parent}: connect as {parent.owner!r}")
+        server = inventory.server
+        raise NotOwner(
+            f"role {called(server)} is not an owner of {parent}: connect as {parent.owner!r}, or "
+            f"{way_out(server, parent)}"
+        )
     for partition in inventory.partitions:
         if held is not None and partition.range is not None and partition.range.overlaps(held):
             raise CannotAttach(

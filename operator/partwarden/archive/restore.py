@@ -17,12 +17,12 @@ from psycopg import sql
 
 from ..errors import InvalidSpec, NameTaken, StatementRejected
 from ..postgres import fingerprint, transaction
-from ..postgres.connection import Session, pinned, run, run_alone, session
+from ..postgres.connection import Session, by_setting, pinned, run, run_alone, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import UNABLE, is_lost, message, translate
 from ..postgres.settings import TEXT_SETTINGS, setting
 from ..postgres.transaction import as_owner, become, set_role_right, undo
-from . import reattach, restored_code, restored_once, restored_table, table_schema
+from . import reattach, restore_target, restored_code, restored_once, table_schema
 from .manifest import ArchiveManifest, Column, Say
 from .reattach import Parentage
 from .restored_once import Restored
@@ -36,6 +36,11 @@ WHERE n.nspname = {schema} AND c.relname = {name} AND c.relkind = 'p'
   AND pg_has_role(c.relowner, {set_role}) AND has_schema_privilege(c.relowner, {target}, 'CREATE')
   AND has_schema_privilege(c.relowner, {target}, 'USAGE')
 """
+TABLESPACE = """
+SELECT spcname, current_user AS role, set_config('default_tablespace', '', true) FROM pg_tablespace
+WHERE spcname = current_setting('default_tablespace') AND NOT has_tablespace_privilege(oid, 'CREATE')
+"""
+"""One that the role may not create in, though a setting makes it the default, is not used."""
 NOT_VALID_VERSION = 180000
 """From here on NOT NULL may be NOT VALID."""
 
@@ -66,7 +71,7 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
 
     def check(connection: Session) -> tuple[bool, Parentage | None]:
         chosen = request.schema is not None or request.attach
-        exists = restored_table.check_name(connection, schema, name, chosen)
+        exists = restore_target.check_name(connection, schema, name, chosen)
         return exists, reattach.check(connection, manifest, *parent, schema, name) if parent is not None else None
 
     with _session(info, subject) as connection:
@@ -81,9 +86,8 @@ def restore(source: Source, info: ConnectionInfo, request: RestoreRequest, say: 
             return made
         exists, parentage = check(connection)
         become_owner, confined = _as_owner(connection, manifest, parentage, schema if exists else None)
-        begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
         try:
-            run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner)
+            _begin(connection, become_owner, say)
             if (made := restored_once.claim(connection, request.uid)) is not None:
                 undo(connection)
                 return made
@@ -133,14 +137,28 @@ def _as_owner(
         return [], restored_code.lends_rights(connection)
 
 
+def _begin(connection: Session, become_owner: Iterable[sql.Composable], say: Say) -> None:
+    """Begin the transaction, as the owner, with settings of its own: what makes tables must not depend on others."""
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+    *_, unusable = run(connection, begin, pinned("2s", "0"), setting(TEXT_SETTINGS), *become_owner, TABLESPACE)
+    for each in unusable:
+        say(f"role {each.role!r} may not create in tablespace {each.spcname!r}: using that of the database")
+
+
 def _load(source: Source, types: Types, schema: str, name: str, say: Say, *, confined: bool) -> Restored:
     manifest = source.manifest
-    absent = restored_table.absent_collations(types.connection, manifest)
+    absent = restore_target.absent_collations(types.connection, manifest)
     wanted = tuple(_wanted(column, types, absent) for column in manifest.columns)
     loader = Loader(source, types, schema, name, wanted, say)
     if confined:
         restored_code.confine(loader)
-    made = loader.load_best()
+    try:
+        made = loader.load_best()
+    except pg.ProgramLimitExceeded as error:
+        raise StatementRejected(
+            f"archive {manifest.id} of {manifest.partition} is not restored: {message(error)}, where columns are text: "
+            f"create the types that are missing, and let role {types.connection.info.user!r} use their schemas"
+        ) from None
     run_alone(types.connection, table_schema.comment(loader.table, reattach.note(manifest)))
     left_off = (*_left_off(loader, made, absent), *_set_not_null(loader))
     loader.put_back()
@@ -164,7 +182,8 @@ def _left_off(loader: Loader, made: Iterable[TableColumn], absent: frozenset[str
         restored, type_ = columns.get(column.name), loader.types.find(column)
         reason = loader.reasons.get(column.name, "PostgreSQL refuses the rows with it")
         if type_ is None:
-            yield LeftOff("Type", column.name, f"it is {TEXT}: {loader.types.why_missing(column.type)}")
+            now = restored.type.as_string() if restored is not None else TEXT
+            yield LeftOff("Type", column.name, f"it is {now}: {loader.types.why_missing(column.type)}")
         elif restored is not None and restored.type != type_:
             yield LeftOff("Type", column.name, f"it is {restored.type.as_string()}, was {type_.as_string()}: {reason}")
         if column.generated and (restored is None or restored.expression is None):
@@ -227,7 +246,7 @@ def _session(info: ConnectionInfo, subject: str) -> Iterator[Session]:
             state = error.sqlstate or ""
             passing = is_lost(error) or state.startswith(UNABLE)
             if passing or isinstance(error, pg.InsufficientPrivilege | pg.ReadOnlySqlTransaction | pg.LockNotAvailable):
-                raise translate(error, subject) from None
+                raise translate(error, f"{subject}{by_setting(connection, error)}") from None
             if isinstance(error, pg.DuplicateTable):
                 raise NameTaken(f"{subject}: {message(error)}; choose another name with --as") from None
             if isinstance(error, pg.UntranslatableCharacter):

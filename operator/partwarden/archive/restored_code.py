@@ -27,9 +27,9 @@ from .restored_table import TEXT, Loader, is_about_rows
 from .table_schema import TableColumn
 
 HAS_MORE = """
-SELECT r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
-       OR EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid)
-FROM pg_roles r WHERE r.rolname = current_user
+SELECT bool_or(r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls
+               OR EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid))
+FROM pg_roles r WHERE r.rolname IN (current_user, session_user)
 """
 
 # What a type is made from, the checks of domains, and of both the functions and operators. Arrays, composites and
@@ -67,7 +67,8 @@ SELECT ''::name, 'pg_rewrite'::regclass::oid, w.oid FROM pg_rewrite w WHERE w.ev
 
 
 def lends_rights(connection: Session) -> bool:
-    """Whether the role that is connected has rights that a function of another role should not have."""
+    """Whether the role that is connected, or the login that became it, has rights that no function of another role
+    should have. Such a function may say RESET ROLE."""
     (((more,),),) = run(connection, HAS_MORE)
     return bool(more)
 

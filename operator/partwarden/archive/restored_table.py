@@ -20,48 +20,14 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..errors import NameTaken, PartwardenError, RestoredDiffers, StatementRejected
+from ..errors import PartwardenError, RestoredDiffers
 from ..planner.inventory import PartitionTemplate
 from ..postgres import ddl, fingerprint
-from ..postgres.connection import Session, pinned, run, run_alone
+from ..postgres.connection import Session, run, run_alone
 from ..postgres.errors import UNABLE, is_lost, message
 from . import guards, table_schema
 from .manifest import ArchiveManifest, Column, Say, stored_names
 from .table_schema import TableColumn, Types
-
-IS_TAKEN = """
-SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema}),
-       EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE n.nspname = {schema} AND c.relname = {name})
-       OR EXISTS (SELECT FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-                  WHERE n.nspname = {schema} AND t.typname = {name})
-"""
-
-# An unknown collation is an error up to 15, and NULL from 16 on.
-COLLATIONS = """
-SELECT c.oid::regcollation::text FROM pg_collation c
-WHERE c.collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
-"""
-
-
-def check_name(connection: psycopg.Connection[Any], schema: str, name: str, chosen: bool) -> bool:
-    """Whether there is its schema, in which a table of that name can be made. One that the user has ``chosen`` must be
-    there. Raises `NameTaken`, `StatementRejected`, or psycopg's errors."""
-    _, ((exists, taken),) = run(connection, pinned("2s", "30s"), sql.SQL(IS_TAKEN).format(schema=schema, name=name))
-    if not exists and chosen:
-        raise StatementRejected(f"schema {schema!r} does not exist: create it, or choose another with --as")
-    if taken:
-        raise NameTaken(
-            f"{schema}.{name} exists already, and is never loaded over: choose another name with --as, or rename it"
-        )
-    return bool(exists)
-
-
-def absent_collations(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> frozenset[str]:
-    """Collations of the archive's columns that the database has not: they depend on its operating system. Of those that
-    are not among them the manifest's text is the server's own."""
-    wanted = {column.collation for column in manifest.columns if column.collation}
-    return frozenset(wanted - {name for (name,) in run(connection, COLLATIONS)[0]}) if wanted else frozenset()
 
 
 def hashed_columns(connection: psycopg.Connection[Any], manifest: ArchiveManifest) -> dict[str, bool]:
@@ -83,6 +49,11 @@ def is_about_rows(error: Exception) -> bool:
 
 
 TEXT = "text"
+CUT = sql.SQL('"char"')
+"""Takes any text, of which it keeps a byte."""
+PART = 64
+"""Columns that are examined at once where a page holds no row of all in plain form, in which text takes more than an
+enum did: none takes more than 64 bytes of it."""
 
 # concat() and not a cast to text, which a user may have defined, and which takes blanks from `character`.
 #
@@ -168,26 +139,28 @@ class Loader:
             return self.wanted
         words = message(error) if isinstance(error, psycopg.Error) else "it computes other values than were archived"
         self.say(f"the server does not take all rows in the form that they had ({words}): loading them in a plain one")
-        plain = self.load_plain()
-        typed = self._typed(plain)
-        if typed != plain and self.attempt(typed) is not None:
-            self.load(plain)
-            return plain
+        loaded, typed = self._examined()
+        if typed != loaded and self.attempt(typed) is not None:
+            if loaded is not None:
+                self.load(loaded)
+                return loaded
+            typed = self._narrowed(typed)
+            self.load(typed)
         best = self._generated(typed)
         if best != typed and self.attempt(best) is not None:
             self.load(typed)
             return typed
         return best
 
-    def load_plain(self) -> tuple[TableColumn, ...]:
-        """Load the rows into columns that take every value: of built-in types where those are sure, else of text."""
+    def _plain(self) -> tuple[TableColumn, ...]:
+        """The columns in a form that takes every value: of built-in types where those are sure, else of text."""
         if self.manifest.format == 1 and any(column.generated for column in self.manifest.columns):
             raise RestoredDiffers(
                 "the server computes other values of generated columns than were archived, and this archive of an "
                 "older version does not hold them: nothing is restored"
             )
         hashed = hashed_columns(self.connection, self.manifest)
-        plain = tuple(
+        return tuple(
             # Without a length: values may be older than that.
             TableColumn(
                 column.name,
@@ -196,8 +169,6 @@ class Loader:
             for column in self.manifest.columns
             if column.name in hashed
         )
-        self.load(plain)
-        return plain
 
     def attempt(self, columns: tuple[TableColumn, ...]) -> Exception | None:
         """Load the table in this form; what refused the rows, where another form may take them."""
@@ -219,9 +190,9 @@ class Loader:
         for statement in self._guards.on if self._lifting else ():
             run(self.connection, statement)
 
-    def load(self, columns: tuple[TableColumn, ...]) -> None:
-        """Make the table with these columns, fill it and prove it, instead of what was made before. Raises
-        `RestoredDiffers`, psycopg's errors and what reading the archive raises."""
+    def load(self, columns: tuple[TableColumn, ...], *, proven: bool = True) -> None:
+        """Make the table with these columns, fill it and prove it, instead of what was made before. Not ``proven``: to
+        be examined, and given up. Raises `RestoredDiffers`, psycopg's errors and what reading the archive raises."""
         # Safe: no other session sees the table that is given up, and the archive is read anew.
         run(self.connection, "ROLLBACK TO SAVEPOINT loading" if self._begun else "SAVEPOINT loading")
         self._begun = True
@@ -237,8 +208,9 @@ class Loader:
         given = [name for name in stored_names(manifest.columns) if name in plain]
         self.say(f"loading {manifest.rows:,} rows into {self.schema}.{self.name}")
         self._fill([*(column.name for column in manifest.columns if not column.generated), *given], given)
-        self.say("comparing what was loaded with what was archived")
-        self._compare()
+        if proven:
+            self.say("comparing what was loaded with what was archived")
+            self._compare()
 
     def _fill(self, columns: Sequence[str], generated: Sequence[str]) -> None:
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -273,9 +245,38 @@ class Loader:
         return int(rows)
 
     def examine(self) -> Mapping[str, str]:
-        """Load the rows as by `load_plain`. Returns column -> why they do not fit the form that was wanted."""
-        self._generated(self._typed(self.load_plain()))
+        """Load the rows in a plain form. Returns column -> why they do not fit the form that was wanted."""
+        loaded, typed = self._examined()
+        if loaded is not None or self.attempt(typed) is None:
+            self._generated(typed)
         return self.reasons
+
+    def _examined(self) -> tuple[tuple[TableColumn, ...] | None, tuple[TableColumn, ...]]:
+        """The plain form, loaded, or None where a page holds no row of it; and with the types that all values fit."""
+        plain = self._plain()
+        try:
+            self.load(plain)
+        except pg.ProgramLimitExceeded:
+            return None, self._typed_in_parts(plain)
+        return plain, self._typed(plain)
+
+    def _typed_in_parts(self, plain: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """As `_typed`, of a few columns at a time, while a row has only the first bytes of the others' values."""
+        typed: list[TableColumn] = []
+        for first in range(0, len(plain), PART):
+            part = plain[first : first + PART]
+            self.load(tuple(each if each in part else replace(each, type=CUT) for each in plain), proven=False)
+            typed += self._typed(part)
+        return tuple(typed)
+
+    def _narrowed(self, columns: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
+        """The columns, of which those that are text instead of an enum are one of the archive's labels, made here."""
+        run(self.connection, "ROLLBACK TO SAVEPOINT loading")
+        text = {column.name for column in columns if column.type == sql.SQL(TEXT)}
+        types = {column.name: column.type for column in self.manifest.columns if column.name in text}
+        enums = {name: self.types.make_enum(name, self.schema) for name in sorted(set(types.values()))}
+        run(self.connection, "SAVEPOINT loading")
+        return tuple(replace(each, type=enums.get(types.get(each.name, "")) or each.type) for each in columns)
 
     def _typed(self, plain: Sequence[TableColumn]) -> tuple[TableColumn, ...]:
         """The columns with the types that all their values fit."""

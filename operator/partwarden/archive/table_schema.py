@@ -8,6 +8,7 @@ none of them.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,6 +132,20 @@ class Types:
             run_alone(self.connection, statement)
         if self.find(Attribute(type=each.name)) is None:
             raise StatementRejected(f"extension {each.extension} has no type {each.name}")
+
+    def make_enum(self, name: str, schema: str) -> Composable | None:
+        """Make an enum of the labels that the one of that name had, beside it; None where it was none. Raises psycopg's
+        errors."""
+        known = self._archived(name)
+        if known is None or known.kind is not TypeKind.ENUM:
+            return None
+        # Of 63 bytes at most.
+        short = known.type_name.encode()[:50].decode(errors="ignore")
+        made = known.model_copy(update={"schema_": schema, "type_name": f"{short}_{secrets.token_hex(4)}"})
+        for statement in create_type(made, self.sql):
+            run_alone(self.connection, statement)
+        self.made.append(f"{schema}.{made.type_name}")
+        return Identifier(schema, made.type_name)
 
     def sql(self, of: Attribute | Column) -> Composable:
         """The type as the server spells it. Raises `StatementRejected` where it has none of that name."""

@@ -75,8 +75,8 @@ class Archive:
             with self.rows() as rows:
                 for _ in rows:
                     pass
-        except (DumpFailed, ClientCannotRead):
-            # pg_restore stops at the first thing that it cannot read: all bytes tell whether it is damaged.
+        except (DumpFailed, ClientCannotRead, ProofFailed):
+            # The reading stops at the first thing that cannot be: all bytes tell whether it is damaged.
             self.check()
             raise
         self._prove_generated()
@@ -127,7 +127,7 @@ class Archive:
             ) from None
 
     def _checked_at_end(self, rows: Iterator[bytes], written: Digest, content: Digest) -> Iterator[bytes]:
-        yield from rows
+        yield from self._bounded(rows, content)
         self._check_bytes(written)
         for what, restored, archived in (
             ("number of rows", content.lines, self.manifest.rows),
@@ -138,6 +138,18 @@ class Archive:
                     f"the archive of {self.manifest.partition} was read back, and its {what} is {restored}, not "
                     f"{archived}"
                 )
+
+    def _bounded(self, rows: Iterator[bytes], content: Digest) -> Iterator[bytes]:
+        """The same, up to what is too much: a few bytes of others may unpack to more than any disk holds."""
+        held = 0
+        for piece in rows:
+            held = 0 if b"\n" in piece else held + len(piece)
+            if content.lines > self.manifest.rows or held > archived_rows.LONGEST_LINE:
+                raise ProofFailed(
+                    f"the archive of {self.manifest.partition} unpacks to more than the {self.manifest.rows} rows that "
+                    "were archived"
+                )
+            yield piece
 
     def _check_bytes(self, data: Digest) -> None:
         manifest = self.manifest

@@ -65,9 +65,9 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
         )
     elif not parent.may_own:
         error = NotOwner(
-            f"role {server.user!r} is not the owner of {parent}, which is {parent.owner!r}, and may not act as it: "
+            f"role {called(server)} is not the owner of {parent}, which is {parent.owner!r}, and may not act as it: "
             "only the owner may attach partitions, and all is done as that role; connect as it, or "
-            f"{_membership(server, parent)}"
+            f"{way_out(server, parent)}"
         )
     elif not parent.may_create:
         error = InsufficientPrivilege(
@@ -80,8 +80,17 @@ def why_blocked(spec: TableSpec, inventory: Inventory, parent: Parent) -> list[F
     return [Finding.of(str(parent), error)]
 
 
-def _membership(server: Server, parent: Parent) -> str:
+def called(server: Server) -> str:
+    """The role that all is asked as, for people."""
+    by = f', which login {server.login!r} becomes by its setting "role",' if server.login else ""
+    return f"{server.user!r}{by}"
+
+
+def way_out(server: Server, parent: Parent) -> str:
     """What gives the role all that the owner has."""
+    if server.login:
+        # What another role is granted would help as well, and is not what was meant.
+        return as_itself(server.login, server.database)
     owner, user = quoted(parent.owner), quoted(server.user)
     grant = f"GRANT {owner} TO {user}"
     if server.version >= OPTIONS_VERSION and parent.membership is not Membership.NONE:
@@ -92,6 +101,11 @@ def _membership(server: Server, parent: Parent) -> str:
     if parent.membership is Membership.WITHOUT_INHERIT:
         return f"{grant}: it is a member of that role through one that is NOINHERIT"
     return grant
+
+
+def as_itself(login: str, database: str) -> str:
+    """The statement by which a login stays what it is, whatever its settings, the database's or the server's say."""
+    return f"ALTER ROLE {quoted(login)} IN DATABASE {quoted(database)} SET role = none"
 
 
 def quoted(identifier: str) -> str:

@@ -246,6 +246,8 @@ class Server:
     """Whether the role that logged in is a superuser."""
     standby: bool = False
     """Whether it only follows another server; then it is ``read_only``, too."""
+    login: str = ""
+    """The role that logged in, where its setting ``role`` made ``user`` of it."""
 
 
 @dataclass(frozen=True, slots=True)

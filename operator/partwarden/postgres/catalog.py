@@ -47,7 +47,7 @@ SELECT current_setting('server_version') AS version_text, current_database() AS 
        {IDENTITY} AS identity,
        to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') AS now,
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = session_user), false) AS superuser,
-       pg_is_in_recovery() AS standby
+       pg_is_in_recovery() AS standby, CASE WHEN session_user <> current_user THEN session_user ELSE '' END AS login
 """.replace("{IDENTITY}", IDENTITY)
 
 # All is done as the parent's owner, who needs USAGE and CREATE on the schema. Without CREATE only a superuser can make

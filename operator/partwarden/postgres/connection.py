@@ -14,13 +14,14 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_attempts
@@ -28,11 +29,13 @@ from psycopg.pq import Conninfo
 from psycopg.pq.abc import PGconn
 
 from .. import errors
+from ..planner.findings import as_itself
 from . import answers
 from .conninfo import ConnectionInfo
 from .errors import POOLER_WAITS, explain, is_unknown, translate
 from .settings import LIMITS, LOCAL_COMMIT, session_setting, setting
 
+OTHER_ROLE = "SELECT session_user, current_user WHERE session_user OPERATOR(pg_catalog.<>) current_user"
 NOWHERE = "/nonexistent/partwarden"
 """libpq falls back to files in the home directory for what is empty, but not for a path that does not exist."""
 
@@ -151,10 +154,22 @@ def session(info: ConnectionInfo, *, connect_timeout: int = 10) -> Iterator[Sess
     """A connection as `connect` makes it, closed at the end. Errors of the block are raised as by `translating`."""
     connection = connect(info, connect_timeout=connect_timeout)
     try:
-        with translating(info):
-            yield connection
+        yield connection
+    except psycopg.Error as error:
+        raise translate(error, f"{info}{by_setting(connection, error)}") from error
     finally:
         connection.close()
+
+
+def by_setting(connection: Session, error: psycopg.Error) -> str:
+    """For a refusal: as which role all is done, where the login becomes another by its setting ``role``."""
+    if isinstance(error, pg.InsufficientPrivilege):
+        with suppress(psycopg.Error):
+            connection.rollback()
+            for login, role in run(connection, OTHER_ROLE)[0]:
+                itself = as_itself(login, connection.info.dbname)
+                return f', as role {role!r}, which login {login!r} becomes by its setting "role" ({itself} ends that)'
+    return ""
 
 
 def connect(info: ConnectionInfo, *, connect_timeout: int = 10) -> Session:

@@ -34,6 +34,8 @@ SELECT EXISTS (SELECT FROM pg_inherits i JOIN pg_namespace n ON n.oid = c.relnam
              WHERE t.tgrelid = c.oid AND t.tgtype & 8 <> 0 AND t.tgenabled <> 'D'
                AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
              ORDER BY 1) AS triggers,
+       -- The new table has those that are CHECK, too.
+       ARRAY(SELECT k.conname::text FROM pg_constraint k WHERE k.conrelid = {parent}) AS constraints,
        -- Indexes of EXCLUDE, and of keys WITHOUT OVERLAPS, are not taken over by ATTACH, but made twice.
        NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = {parent} AND x.indisexclusion) AS indexes
 FROM pg_class c WHERE c.relname = {name} AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
@@ -152,7 +154,7 @@ def names(parent: Parent, default: Partition, action: DrainIntoPartition, key: s
         "default": relation(default),
         "new": relation(action),
         "map": Identifier(parent.schema, f"partwarden_moving_{parent.oid}"),
-        "bounds": Identifier("partwarden_bounds"),
+        "bounds": Identifier(_free_name("partwarden_bounds", facts.constraints)),
         "owner": Identifier(parent.owner),
         "key": Identifier(key),
         "in_bounds": in_range(Identifier(key), action.bounds),
@@ -164,6 +166,12 @@ def names(parent: Parent, default: Partition, action: DrainIntoPartition, key: s
         "hash_from": _hash("d", facts.all_columns),
         "hash_to": _hash("t", facts.all_columns),
     }
+
+
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _hash(table: str, columns: Sequence[str]) -> Composed:
