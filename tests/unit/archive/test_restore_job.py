@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from partwarden.archive import reattach, restore, restored_table
+from partwarden.archive import reattach, restore, restore_target
 from partwarden.archive.restore_job import in_a_cluster
 
 
-@pytest.mark.parametrize("module", [reattach, restore, restored_table], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("module", [reattach, restore, restore_target], ids=lambda each: each.__name__)
 def test_no_option_of_the_command_is_named_in_a_cluster(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text())
     texts = [each.value for each in ast.walk(tree) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
