@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from lab.postgres import Database, Role
 from partwarden.cli.main import main
 from support.archived import use_client
+from support.meanwhile import keep, reasons
 
 TABLES = """
 CREATE DOMAIN small AS int; CREATE TABLE zoo (at date NOT NULL, i small) PARTITION BY RANGE (at);
@@ -88,6 +90,17 @@ def test_a_login_that_becomes_another_role_is_refused_with_the_statement_that_en
     roles.database.execute(found[0])
     done = partwarden(roles.login, command, *arguments[command])
     assert done.exit_code == 0, done.output
+
+
+def test_a_policy_is_refused_in_the_same_words_and_goes_on_afterwards(roles: Roles) -> None:
+    roles.execute("ALTER ROLE {login} SET role = {other}")
+    fields: dict[str, Any] = {"table": {"schema": "public", "name": "zoo"}, "premake": 0, "interval": "Year"}
+    (finding,) = [each for each in keep(roles.login.dsn, **fields).after.findings if each.error]
+    assert type(finding.error).__name__ == "NotOwner"
+    assert f"role '{roles.other}', which login '{roles.login.name}' becomes by its setting \"role\"" in finding.message
+    _, _, statement = finding.message.rpartition("connect as it, or ")
+    roles.database.execute(statement)
+    assert "created" in reasons(keep(roles.login.dsn, **fields))
 
 
 def test_a_superuser_that_becomes_another_role_lends_its_rights_to_no_function_of_others(
