@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -14,6 +13,7 @@ from lab.operator import until
 from lab.postgres import Database
 from partwarden.errors import TableBusy
 from support.converted import ID, PLAIN, conversion, prepare, swap, undo
+from support.meanwhile import working
 
 SEEN = "SELECT count(*), count(DISTINCT id) FROM {}"
 
@@ -63,15 +63,8 @@ class Sessions:
 def running(database: Database) -> Iterator[Sessions]:
     """Raises what any of them raised."""
     sessions = Sessions(database.dsn)
-    jobs = (sessions.write, sessions.update, sessions.read("run"), sessions.read("above"))
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        futures: list[Future[None]] = [pool.submit(job) for job in jobs]
-        try:
-            yield sessions
-        finally:
-            sessions.stop.set()
-    for future in futures:
-        future.result()
+    with working(sessions.stop, sessions.write, sessions.update, sessions.read("run"), sessions.read("above")):
+        yield sessions
 
 
 def test_each_committed_row_is_seen_exactly_once_all_the_way_there_and_back(database: Database) -> None:

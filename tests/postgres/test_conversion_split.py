@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -25,7 +25,7 @@ from partwarden.postgres.conversion_engine import convert as convert_table
 from partwarden.postgres.conversion_engine import observe_conversion
 from partwarden.postgres.engine import Report, maintain
 from support.converted import ID, LEGACY, convert, undo
-from support.meanwhile import killing_after_each_ddl_command, policy, unbroken
+from support.meanwhile import killing_after_each_ddl_command, policy, unbroken, working
 
 LATER = datetime(2027, 6, 1, tzinfo=UTC)
 POLICY: dict[str, Any] = {
@@ -120,6 +120,8 @@ def test_killed_after_any_command_all_rows_are_there_and_the_next_run_goes_on(co
         except DatabaseUnreachable:
             assert converted.query(ROWS) == before, f"after command {killed}"
             assert converted.query("SELECT FROM pg_class WHERE relname = 'run_2026'") == []
+            # There is a way back until rows have moved.
+            assert converted.query(OWN_KEY) == [("PRIMARY KEY (id)",)], f"after command {killed}"
             killed_before = killed
         else:
             break
@@ -141,7 +143,9 @@ def test_a_move_that_takes_too_long_under_the_lock_is_undone(
     # On a busy server the lock alone takes longer.
     assert "undone (canceling" in said
     assert (converted.query(ROWS), converted.query(BOUNDS)[0]) == (before, (LEGACY, "2020", "2027"))
+    assert converted.query(OWN_KEY) == [("PRIMARY KEY (id)",)]
     assert ends(split(converted.dsn)) == [f"run_2026 off {LEGACY}"]
+    assert converted.query(OWN_KEY) == [("PRIMARY KEY (id, at)",)]
 
 
 def test_more_rows_than_the_limit_stay(converted: Database) -> None:
@@ -190,7 +194,6 @@ def test_foreign_keys_that_point_to_it_are_named_before_anything_is_done(
 
 
 def test_what_forbids_a_move_is_said_before_anything_is_prepared(converted: Database) -> None:
-    """Above all before the narrow key gives way, for which there is no way back."""
     converted.execute(f"CREATE RULE noted AS ON INSERT TO {LEGACY} DO ALSO NOTHING")
     (said,) = ends(split(converted.dsn))
     assert "it has rules" in said
@@ -225,6 +228,28 @@ def test_an_edit_stops_it_before_the_key_gives_way_and_nothing_of_it_outlasts_th
         assert ends(split(converted.dsn, retention=retention, convert={"mode": "Attach"})) == [LEGACY]
         assert converted.query(ROWS.replace("FROM run", f"FROM {LEGACY} run")) == before
     assert converted.query(MADE) == []
+
+
+def test_what_a_split_has_left_goes_before_the_partition_does_wherever_that_is_interrupted(
+    converted: Database,
+) -> None:
+    split(converted.dsn, recheck=Edited(converted))
+    before, killed_before = converted.query(ROWS), 0
+    for killed in killing_after_each_ddl_command(converted):
+        try:
+            retention = {"keepFor": "1d", "onExpire": "Detach"}
+            report = split(converted.dsn, retention=retention, convert={"mode": "Attach"})
+        except DatabaseUnreachable:
+            of = "run" if converted.query(BOUNDS)[0][0] == LEGACY else f"{LEGACY} run"
+            assert converted.query(ROWS.replace("FROM run", f"FROM {of}")) == before, f"after command {killed}"
+            killed_before = killed
+        else:
+            assert not [each.error for each in report.outcomes if each.error]
+            break
+    assert killed_before > 3
+    assert converted.query(MADE) == []
+    assert converted.query(BOUNDS)[0][0] != LEGACY
+    assert converted.query(ROWS.replace("FROM run", f"FROM {LEGACY} run")) == before
 
 
 def test_the_time_for_locks_begins_when_they_are_asked_for(
@@ -381,14 +406,8 @@ def running(database: Database) -> Iterator[Sessions]:
                 sessions.stop.set()
 
     jobs = (sessions.insert, sessions.update, sessions.delete, sessions.read, sessions.read)
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        futures: list[Future[None]] = [pool.submit(work, job) for job in jobs]
-        try:
-            yield sessions
-        finally:
-            sessions.stop.set()
-    for future in futures:
-        future.result()
+    with working(sessions.stop, *(partial(work, each) for each in jobs)):
+        yield sessions
 
 
 def goes_on(sessions: Sessions) -> None:

@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from lab.postgres import Database
-from partwarden.errors import StatementRejected, TableBusy
+from partwarden.errors import DatabaseUnreachable, StatementRejected, TableBusy
 from partwarden.planner.inventory import Relation
 from partwarden.planner.marker import ConvertedMark, write_converted
 from partwarden.postgres import conversion_remains, conversion_swap, conversion_undo, detach, drain, locks
@@ -22,7 +22,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_finish import finish
 from support.converted import ID, PLAIN, conversion, convert, prepare, swap, undo
-from support.meanwhile import keep
+from support.meanwhile import keep, killing_after_each_ddl_command
 from support.retirement import LONG_AGO, edit_mark, verbs
 from support.snapshots import STALE, WHOLE, meanwhile, ranged, readers, writers
 
@@ -156,6 +156,24 @@ def test_what_is_no_child_any_more_once_its_lock_is_had_stays_and_no_lock_with_i
         conversion_remains.drop_children(connection, Relation(oid, "public", "run"), [child], time.monotonic() + 10)
         assert connection.info.transaction_status == TransactionStatus.IDLE
     assert converted.query(LEFT) == [("run_2027",)]
+
+
+def test_wherever_a_way_back_is_interrupted_all_rows_are_there_and_it_ends(converted: Database) -> None:
+    converted.execute("INSERT INTO run VALUES (2003, '2028-05-05Z', 0)")
+    rows, killed_before = "SELECT count(*), count(DISTINCT id) FROM run", 0
+    for killed in killing_after_each_ddl_command(converted):
+        try:
+            if converted.query("SELECT relkind FROM pg_class WHERE relname = 'run'") == [("p",)]:
+                undo(converted.dsn)
+            assert finished(converted)
+        except DatabaseUnreachable:
+            assert converted.query(rows) == [(1003, 1003)], f"after command {killed}"
+            killed_before = killed
+        else:
+            break
+    assert killed_before > 9
+    assert converted.query(rows) == [(1003, 1003)]
+    assert converted.query(LEFT) == []
 
 
 def test_a_forged_mark_takes_nothing_along(database: Database) -> None:

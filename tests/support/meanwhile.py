@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -144,6 +146,20 @@ def at_gate(database: Database) -> bool:
             "AND state = 'active'"
         )
     )
+
+
+@contextmanager
+def working(stop: Event, *jobs: Callable[[], None]) -> Iterator[None]:
+    """Each job in a thread of its own, until ``stop`` is set, which the end of the block does. Raises what any of them
+    raised."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        futures: list[Future[None]] = [pool.submit(job) for job in jobs]
+        try:
+            yield
+        finally:
+            stop.set()
+    for future in futures:
+        future.result()
 
 
 def killing_after_each_ddl_command(database: Database) -> Iterator[int]:

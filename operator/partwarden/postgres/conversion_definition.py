@@ -171,6 +171,13 @@ JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = {old}
   AND d.deptype IN ('a', 'i') AND c.relkind = 'S' ORDER BY a.attnum, c.oid
 """
+INDEX_COLUMNS = """
+(SELECT format('(%s)%s',
+               string_agg(quote_ident(a.attname), ', ' ORDER BY u.place) FILTER (WHERE u.place <= {index}.indnkeyatts),
+               ' INCLUDE (' || string_agg(quote_ident(a.attname), ', ' ORDER BY u.place)
+                               FILTER (WHERE u.place > {index}.indnkeyatts) || ')')
+ FROM unnest({index}.indkey::int2[]) WITH ORDINALITY u(number, place)
+ JOIN pg_attribute a ON a.attrelid = {index}.indrelid AND a.attnum = u.number)"""
 # An index of the plain table, and how the parent's is made. What stands before USING is known, whatever names hold.
 INDEXES = """
 SELECT c.oid, c.relname AS name, k.contype AS constraint, x.indisreplident AS identifies,
@@ -178,12 +185,7 @@ SELECT c.oid, c.relname AS name, k.contype AS constraint, x.indisreplident AS id
        coalesce(k.condeferred, false) AS deferred, coalesce(s.spcname, '') AS tablespace,
        substr(x.def, length(x.head) + 1) AS using, x.indisunique AS is_unique, starts_with(x.def, x.head) AS readable,
        obj_description(c.oid, 'pg_class') AS comment, obj_description(k.oid, 'pg_constraint') AS constraint_comment,
-       (SELECT format('(%s)%s',
-                      string_agg(quote_ident(a.attname), ', ' ORDER BY u.place) FILTER (WHERE u.place <= x.indnkeyatts),
-                      ' INCLUDE (' || string_agg(quote_ident(a.attname), ', ' ORDER BY u.place)
-                                      FILTER (WHERE u.place > x.indnkeyatts) || ')')
-        FROM unnest(x.indkey::int2[]) WITH ORDINALITY u(number, place)
-        JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = u.number) AS columns,
+       {columns} AS columns,
        coalesce((to_jsonb(x) ->> 'indnullsnotdistinct')::bool, false) AS nulls_not_distinct
 FROM (SELECT i.*, pg_get_indexdef(i.indexrelid) AS def,
              format('CREATE %sINDEX %I ON %I.%I USING ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, ic.relname,
@@ -222,6 +224,11 @@ def statements(connection: psycopg.Connection[Any], *queries: LiteralString, **v
 def rows_of(connection: psycopg.Connection[Any], *queries: LiteralString, **values: Any) -> list[list[Any]]:
     """The rows of each query, in one round trip."""
     return run(connection, *(SQL(query).format(**values) for query in queries))
+
+
+def columns_of(index: LiteralString) -> Composed:
+    """What stands behind the table's name where an index is made, as an expression. ``index``: alias of pg_index."""
+    return SQL(INDEX_COLUMNS).format(index=SQL(index))
 
 
 def text(statement: str) -> SQL:
@@ -267,7 +274,7 @@ def read_indexes(
     """
     schema, name, legacy = names
     wide = {each.index: each for each in widened.values()}
-    (rows,) = rows_of(connection, INDEXES, old=oid)
+    (rows,) = rows_of(connection, INDEXES, old=oid, columns=columns_of("x"))
     by_name = {row.name: row for row in rows}
     indexes = []
     for row in rows:

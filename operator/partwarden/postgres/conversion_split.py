@@ -12,18 +12,19 @@ new bound, and is undone where it finds one. CHECK and function go in the same t
 
 A key that was made wider needs one more step, once. Of the partition the primary key is its old one, and ATTACH wants
 that of the partitioned table: it would make another, which PostgreSQL refuses. A unique index for it is built beside
-readers and writers, and in one transaction it becomes the primary key. Old rows are then as unique as all others are,
-and no longer by the narrow key; the conversion cannot be undone, which the mark says.
+readers and writers, and becomes the primary key in the transaction that moves the first rows. Old rows are then as
+unique as all others are, and no longer by the narrow key; the conversion cannot be undone, which the mark says. Until
+rows have moved there is a way back.
 
-Each step is found again in the catalog, and safe to be interrupted after: a CHECK that says what the bounds say, a
-further unique index that is weaker than the key that is there, a partition with another primary key. Nothing is dropped
-but these, and rows only as `drain` says.
+Each step is found again in the catalog, and safe to be interrupted after: a CHECK that says what the bounds say, and a
+further unique index that is weaker than the key that is there. Nothing is dropped but these and the keys that give way,
+and rows only as `drain` says.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +34,13 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableChanged
 from ..planner.actions import SplitLegacy
 from ..planner.default_rows import count_of
-from ..planner.inventory import Inventory, Partition
+from ..planner.inventory import Inventory, Partition, Relation
 from ..planner.keys import KeyType
 from ..planner.recheck import NEVER, Recheck, Withdrawn
 from . import ddl, drain, drain_sql, locks, table_state, transaction
 from .alone import OutOfTime, run_outside
 from .connection import Session, run
-from .conversion_definition import rows_of, text
+from .conversion_definition import columns_of, text
 from .conversion_finish import write_mark
 from .conversion_obstacles import require
 from .conversion_swap import UNDER_LOCK, changed, persist
@@ -70,12 +71,7 @@ WHERE c.oid = {legacy} AND n.nspname = {schema} AND c.relname = {name}
 # and when it is checked; and whether one that goes is the replica identity.
 KEYS = """
 SELECT own.conname AS own, wide.conname AS wide, a.indisreplident OR b.indisreplident AS identifies,
-       (SELECT format('(%s)%s',
-                      string_agg(quote_ident(t.attname), ', ' ORDER BY u.place) FILTER (WHERE u.place <= b.indnkeyatts),
-                      ' INCLUDE (' || string_agg(quote_ident(t.attname), ', ' ORDER BY u.place)
-                                      FILTER (WHERE u.place > b.indnkeyatts) || ')')
-        FROM unnest(b.indkey::int2[]) WITH ORDINALITY u(number, place)
-        JOIN pg_attribute t ON t.attrelid = b.indrelid AND t.attnum = u.number) AS columns,
+       {columns} AS columns,
        CASE WHEN above.condeferrable THEN ' DEFERRABLE' ELSE '' END
          || CASE WHEN above.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END AS deferrable
 FROM pg_constraint above JOIN pg_constraint own ON own.conrelid = {legacy} AND own.contype = 'p'
@@ -96,10 +92,9 @@ def split(
 ) -> None:
     """Move the rows of the interval into a partition of their own. ``deadline``: as for `drain.drain`, and `PATIENCE`.
 
-    Before it, VACUUM gives back what the interval before has left. ``recheck`` is asked before the key gives way, for
-    which there is no way back, and before rows move. Raises as `drain.drain`, `Withdrawn`, `RowsReferenced` where
-    foreign keys point to the table, and `StatementFailed` where reading every row, VACUUM or the build of an index does
-    not end in time.
+    Before it, VACUUM gives back what the interval before has left. ``recheck`` is asked before rows move. Raises as
+    `drain.drain`, `Withdrawn`, `RowsReferenced` where foreign keys point to the table, and `StatementFailed` where
+    reading every row, VACUUM or the build of an index does not end in time.
     """
     legacy = next((each for each in inventory.partitions if each.oid == action.oid), None)
     if legacy is None:
@@ -131,13 +126,13 @@ class _Split:
         vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
         self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
         if not validated:
-            self._retry(self._add_check, [locks.Want(self._legacy.oid, locks.Mode.ACCESS_EXCLUSIVE)])
+            wants = [locks.Want(self._legacy.oid, locks.Mode.ACCESS_EXCLUSIVE)]
+            persist(self._connection, self._add_check, wants, self._subject, self._until())
             self._validate()
         if (keys := self._keys()) is not None:
             self._build(keys)
-            self._check_wanted()
-            self._retry(self._exchange_keys, self._wants())
-        self._check_wanted()
+        if stopped := self._recheck.why_stopped():
+            raise Withdrawn(f"{self._subject}: {stopped}")
         move = _Move(
             self._connection, self._inventory, self._key, self._action.into, self._legacy, self._until(), self._action
         )
@@ -149,14 +144,10 @@ class _Split:
     def _until(self) -> float:
         return max(self._deadline, time.monotonic() + PATIENCE)
 
-    def _check_wanted(self) -> None:
-        if stopped := self._recheck.why_stopped():
-            raise Withdrawn(f"{self._subject}: {stopped}")
-
     def _check_rows(self) -> None:
         """Before anything is prepared or copied, each time anew: whether they can be moved, and how many there are.
 
-        Raises `StatementRejected`, and as `drain_sql.check`: what it refuses must not take the way back along.
+        Raises `StatementRejected`, and as `drain_sql.check`.
         """
         into, key, parent = self._action.into, Identifier(self._key), self._parent
         source = SQL("ONLY {} WHERE {}").format(ddl.relation(self._legacy), ddl.in_range(key, into.bounds))
@@ -198,7 +189,7 @@ class _Split:
 
     def _keys(self) -> Any | None:
         """The row of `KEYS`; None where the primary keys are one."""
-        query = SQL(KEYS).format(legacy=self._legacy.oid, parent=self._parent.oid)
+        query = _ask_keys(self._parent, self._legacy)
         found = next(iter(transaction.read_only(self._connection, query)[0]), None)
         if found is not None and found.identifies:
             raise StatementRejected(
@@ -206,13 +197,6 @@ class _Split:
                 "it to DEFAULT or FULL, on the partition"
             )
         return found
-
-    def _wants(self) -> list[locks.Want]:
-        both = [locks.Want(each, locks.Mode.ACCESS_EXCLUSIVE) for each in (self._parent.oid, self._legacy.oid)]
-        return [*both, *locks.wants_of_attach(self._connection, self._inventory)[1:]]
-
-    def _retry(self, attempt: Any, wants: list[locks.Want]) -> None:
-        persist(self._connection, attempt, wants, self._subject, self._until())
 
     def _outside(self, statement: Composable, lock_timeout: int, limit: float) -> None:
         try:
@@ -262,33 +246,9 @@ class _Split:
         made = create.format(Identifier(self._index), ddl.relation(self._legacy), columns)
         self._outside(made, BUILD_TIMEOUT, READ_ALL_LIMIT)
 
-    def _exchange_keys(self) -> None:
-        """Under one lock: detached, the wider key instead of the two, attached again by the CHECK with the same bounds.
 
-        Safe: no row moves, and the key that takes their place is as strict as that of the partitioned table.
-        """
-        legacy, parent = self._legacy, self._parent
-        with transaction.changing(self._connection, parent, f"{UNDER_LOCK}ms", alone=self._action):
-            state = table_state.look(self._connection, self._action, legacy.oid)
-            (keys,) = rows_of(self._connection, KEYS, legacy=legacy.oid, parent=parent.oid)[0] or (None,)
-            mark = table_state.converted_of(state.comment, legacy.oid, parent)
-            if keys is None or mark is None:
-                raise TableChanged(f"partition {legacy} was changed since it was read")
-            alter, below = SQL("ALTER TABLE {} {}"), ddl.relation(legacy)
-            drop = [SQL("DROP CONSTRAINT {}").format(Identifier(each)) for each in (keys.own, keys.wide)]
-            primary = SQL("ADD CONSTRAINT {} PRIMARY KEY USING INDEX {} {}")
-            add = primary.format(Identifier(keys.own), Identifier(self._index), text(keys.deferrable))
-            comment = write_mark(state.comment, legacy.oid, replace(mark, split=True), str(legacy))
-            run(
-                self._connection,
-                transaction.set_lock_timeout(LOCK_TIMEOUT_HEAVY),
-                *(ddl.lock(each, "ACCESS EXCLUSIVE") for each in (parent, legacy)),
-                ddl.detach(parent, self._action),
-                *(alter.format(below, each) for each in (*drop, add)),
-                _attach(parent, legacy, self._action.whole),
-                SQL("COMMENT ON TABLE {} IS {}").format(below, comment),
-                "COMMIT",
-            )
+def _ask_keys(parent: Relation, legacy: Relation) -> Composed:
+    return SQL(KEYS).format(legacy=legacy.oid, parent=parent.oid, columns=columns_of("b"))
 
 
 def returning(inventory: Inventory, legacy: Partition, bound: str) -> list[Composable]:
@@ -304,15 +264,35 @@ def returning(inventory: Inventory, legacy: Partition, bound: str) -> list[Compo
     return transaction.made_for_owner(parent, create.format(name, kind, Literal(body)), give=[give])
 
 
-def _attach(parent: Any, legacy: Partition, bounds: Any) -> Composed:
-    attach = SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
-    return attach.format(ddl.relation(parent), ddl.relation(legacy), *bounds)
-
-
 class _Move(drain.Move):
     """The move of `drain`, with the table that was converted as its source."""
 
     limit, too_many = "spec.convert.splitMaxRows", StatementRejected
+    _keys: Sequence[Composable] = ()
+    """The statements by which the wider key takes the place of the narrow one, and the mark says so."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        # No session changes keys or the comment any more, until the end of the transaction.
+        self._keys = list(self._exchange_keys())
+
+    def _exchange_keys(self) -> Iterator[Composable]:
+        """Safe: no row is changed, the key that comes is as strict as that of the partitioned table, and all of it is
+        undone where the rows do not move."""
+        connection, parent, legacy, action = self._connection, self._parent, self._source, self._alone
+        keys = next(iter(run(connection, _ask_keys(parent, legacy))[0]), None)
+        if keys is None or action is None:
+            return
+        comment = table_state.look(connection, action, legacy.oid).comment
+        if (mark := table_state.converted_of(comment, legacy.oid, parent)) is None:
+            raise TableChanged(f"partition {legacy} was changed since it was read")
+        below, own, wide = ddl.relation(legacy), Identifier(keys.own), Identifier(keys.wide)
+        for each in (own, wide):
+            yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(below, each)
+        add = SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY USING INDEX {} {}")
+        yield add.format(below, own, Identifier(name_of(legacy.oid)), text(keys.deferrable))
+        said = write_mark(comment, legacy.oid, replace(mark, split=True), str(legacy))
+        yield SQL("COMMENT ON TABLE {} IS {}").format(below, said)
 
     def _attach(self, remaining: Composable) -> Iterator[Composable]:
         """Both, with bounds that meet. The rows were deleted before; that no others are left is asked once more."""
@@ -325,6 +305,8 @@ class _Move(drain.Move):
         yield from returning(self._inventory, source, action.rest.upper)
         yield remaining
         yield ddl.detach(self._parent, action)
-        yield _attach(self._parent, source, action.rest)
+        yield from self._keys
+        attach = SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
+        yield attach.format(ddl.relation(self._parent), ddl.relation(source), *action.rest)
         yield from super()._attach(remaining)
         yield from forget(source)
