@@ -31,8 +31,9 @@ from ..postgres.conninfo import ConnectionInfo
 from ..postgres.errors import message
 from ..postgres.settings import TEXT_SETTINGS
 from . import compression, folder_names, pgdump, snapshot, table_lookup, verify
-from .archived_rows import Digest, GeneratedWriter
+from .archived_rows import Digest
 from .compression import Dumper
+from .generated_values import GeneratedWriter
 from .job_order import JobSpec, Report, TableToArchive
 from .manifest import (
     DATA,

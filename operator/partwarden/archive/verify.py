@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..errors import ArchiveDamaged, ClientCannotRead, DumpFailed, PartwardenError, ProofFailed
 from ..planner.findings import quoted
-from . import archived_rows, compression, pgdump, storage
+from . import archived_rows, compression, generated_values, pgdump, storage
 from .archived_rows import Digest
 from .manifest import DATA, GENERATED, MANIFEST, ArchiveManifest, Say, is_expression, is_type_name, stored_names
 from .parquet import availability, digest
@@ -103,17 +103,12 @@ class Archive:
             data = self.manifest.generated
             if data is None:
                 raise ProofFailed("the archive holds no values of generated columns")
-            values = archived_rows.lines(self.open_generated(), data, self.manifest.rows)
-            yield archived_rows.beside(rows, values, data, generated)
+            values = generated_values.lines(self.open_generated(), data, self.manifest.rows)
+            yield generated_values.beside(rows, values, data, generated)
 
     def _data(self, written: Digest) -> Iterator[bytes]:
-        """The data's bytes, up to the first that is too many: an object of others may have no end."""
-        for chunk in written.through(self.open()):
-            if written.size > self.manifest.bytes:
-                raise ArchiveDamaged(
-                    f"{self.url}/{DATA} was changed: it has more than the {self.manifest.bytes} bytes that were written"
-                )
-            yield chunk
+        """The data's bytes, up to the first that is too many."""
+        return written.through_at_most(self.manifest.bytes, self.open(), f"{self.url}/{DATA} was changed: it has")
 
     def _named(self, script: Iterator[bytes]) -> Iterator[bytes]:
         """The same, whose error says what reads the archive."""
@@ -161,7 +156,7 @@ class Archive:
 
     def _prove_generated(self) -> None:
         """Read the values of stored generated columns, where there are any, to their end, where they are proven. Raises
-        as `archived_rows.proven`, and `ProofFailed` where the manifest lacks what its columns say."""
+        as `generated_values.proven`, and `ProofFailed` where the manifest lacks what its columns say."""
         data, stored = self.manifest.generated, stored_names(self.manifest.columns)
         if data is None:
             if stored and self.manifest.format > 1:
@@ -169,7 +164,7 @@ class Archive:
             return
         if data.columns != stored:
             raise ProofFailed(f"the archive has values of the columns {data.columns}, not of {stored}")
-        for _ in archived_rows.proven(self.open_generated(), data, self.manifest.rows):
+        for _ in generated_values.proven(self.open_generated(), data, self.manifest.rows):
             pass
 
     def _prove_parquet(self) -> None:

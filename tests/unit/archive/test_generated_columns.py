@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partwarden.archive import archived_rows
-from partwarden.archive.archived_rows import Digest, GeneratedWriter, beside, lines, proven, valid_text
+from partwarden.archive.archived_rows import Digest, valid_text
 from partwarden.archive.folder import Folder
+from partwarden.archive.generated_values import GeneratedWriter, beside, lines, proven
 from partwarden.archive.manifest import GeneratedData
 from partwarden.errors import ArchiveDamaged, PartwardenError, ProofFailed
 
@@ -97,6 +98,21 @@ def test_what_stands_behind_the_values_is_damage(tmp_path: Path, size: int) -> N
     forged = data.model_copy(update={"bytes": len(twice), "sha256": hashlib.sha256(twice).hexdigest()})
     with pytest.raises(ArchiveDamaged, match="behind its end"):
         list(lines(in_pieces(twice, size), forged, 3))
+
+
+def test_more_values_than_rows_are_read_no_further_whatever_they_unpack_to(tmp_path: Path) -> None:
+    many = 1_500_000
+    data, text = written(tmp_path, [b"x\n" * many])
+    assert len(text) < 20_000
+    assert sum(1 for _ in lines([text], data, many)) == many
+    read: list[bytes] = []
+    with pytest.raises(ProofFailed, match="archived were 3 of"):
+        read.extend(proven([text], data, 3))
+    assert read == []
+    # Other bytes are damage, however much they unpack to.
+    other = data.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(ArchiveDamaged):
+        list(proven(in_pieces(text, 64), other, 3))
 
 
 def test_other_values_of_a_forged_digest_are_refused(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 
 from ...errors import ArchiveDamaged
+from ..archived_rows import Digest
 from ..manifest import ParquetData
 
 AHEAD = 64 << 10
@@ -18,17 +18,13 @@ Opener = Callable[[], Iterable[bytes]]
 def check_bytes(open_: Opener, data: ParquetData, url: str) -> bytes:
     """Compare the object's bytes with what was written, and return its end, footer included. Raises `ArchiveDamaged`,
     and what reading raises."""
-    digest, size, tail = hashlib.sha256(), 0, bytearray()
-    for chunk in open_():
-        digest.update(chunk)
-        size += len(chunk)
-        if size > data.bytes:
-            raise ArchiveDamaged(f"{url} was changed: it has more than the {data.bytes} bytes that were written")
+    written, tail = Digest(), bytearray()
+    for chunk in written.through_at_most(data.bytes, open_(), f"{url} was changed: it has"):
         tail += chunk
         del tail[: -(data.footer + AHEAD)]
-    if (size, digest.hexdigest()) != (data.bytes, data.sha256):
+    if (written.size, written.sha256) != (data.bytes, data.sha256):
         raise ArchiveDamaged(
-            f"{url} was changed: it has {size} bytes of the sha256 {digest.hexdigest()}, but {data.bytes} of "
+            f"{url} was changed: it has {written.size} bytes of the sha256 {written.sha256}, but {data.bytes} of "
             f"{data.sha256} were written"
         )
     return bytes(tail)
