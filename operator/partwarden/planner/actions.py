@@ -14,8 +14,8 @@ from ..api.retention import OnLargeObjects
 from ..errors import PartwardenError
 from .calendar import BoundedRange, Range
 from .drop_preconditions import DropCase
-from .inventory import Tie
-from .keys import Bounds
+from .inventory import Partition, Tie
+from .keys import Bounds, Codec
 from .marker import Marker
 
 LARGE_DRAIN = 10_000
@@ -182,11 +182,17 @@ class SplitLegacy(LongTableAction):
 
     verb, past, done = "split", "split", "PartitionSplit"
     range: BoundedRange
-    """What leaves."""
+    """The interval."""
     whole: Bounds
     """Those of the partition before."""
     into: DrainIntoPartition
-    """What it moves into."""
+    """What leaves, and what it moves into: the end of the interval, or what is left of it there."""
+    codec: Codec = field(repr=False)
+    """Of the key."""
+    grows: Partition | None = None
+    """The partition of the interval, where a part of its rows has left already."""
+    part: bool = False
+    """Whether something of the interval stays for the next time."""
 
     @property
     def rest(self) -> Bounds:
@@ -195,7 +201,8 @@ class SplitLegacy(LongTableAction):
 
     @property
     def title(self) -> str:
-        return f"{self.into.name} off {self.name}"
+        since = f" (from {self.into.bounds.lower} on)" if self.part else ""
+        return f"{self.into.name}{since} off {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,8 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the tables that are to be made."""
-        made = (action.into if isinstance(action, SplitLegacy) else action for action in self.due)
+        splits = (action for action in self.due if isinstance(action, SplitLegacy) and action.grows is None)
+        made = (*self.due, *(action.into for action in splits))
         return tuple(each.name for each in made if isinstance(each, CreatePartition | CreateDefault))
 
     def check_invariants(self, context: PlanContext) -> None:
@@ -222,9 +223,11 @@ def _misread(actions: Sequence[Action], context: PlanContext) -> Iterator[str]:
             if ranges.get(action.oid) != action.range or not dated:
                 yield f"{action} is detached, and is no partition with those bounds that may expire"
         if isinstance(action, SplitLegacy):
-            held = ranges.get(action.oid)
-            if held is None or held.upper != action.range.upper or subtract(action.range, [held]):
+            held, leaving = ranges.get(action.oid), action.into.range.bounded
+            if held is None or leaving is None or held.upper != leaving.upper or subtract(leaving, [held]):
                 yield f"{action} is split, and what is to leave it is not the end of its range"
+            if action.grows is not None and ranges.get(action.grows.oid) != action.grows.range:
+                yield f"{action} is split into {action.into}, which is no partition with those bounds"
 
 
 def _proven(action: DetachPartition | DropDetached, context: PlanContext) -> bool:

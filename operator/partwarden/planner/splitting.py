@@ -3,12 +3,15 @@
 The youngest first, since what is old may expire. With each interval that leaves, the end of what is left comes nearer
 to the day on which it expires as a whole, and its rows need never be moved. Rows of late intervals lie at the end of
 the file as a rule, where VACUUM can give back what they leave.
+
+An interval of more rows than may leave at once leaves in parts, the youngest first as well. The bounds of both
+partitions say how far that has come: the one grows downwards as the other shrinks, until it has its interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ..api.conversion import Split
@@ -16,14 +19,17 @@ from ..errors import UserError
 from .actions import Action, DrainIntoPartition, SplitLegacy
 from .calendar import BoundedRange
 from .context import PlanContext
-from .creation import check_free
+from .creation import SECOND, check_free
 from .findings import Finding
 from .inventory import Partition, RelationKind
-from .keys import Bounds, literals, partition_name
+from .keys import Bounds, KeyType, literals, partition_name
 
 LATE = timedelta(hours=1)
 """A range counts as passed so long after its end: rows of its last minutes may come late."""
 SPLIT_OFF_GRID = "SplitOffGrid"
+STEPS = (timedelta(minutes=15), timedelta(minutes=1), SECOND, timedelta(milliseconds=1), timedelta(microseconds=1))
+"""Where an interval is divided, the coarsest first. Of what is on no quarter of an hour, `PlanContext.may_expire` may
+doubt that it says when, until the interval has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,10 @@ def _split(context: PlanContext, legacy: Partition, held: BoundedRange, most: in
     last = context.grid.cell(held.upper - timedelta(microseconds=1))
     if last.lower <= held.lower:
         return Splitting()
-    if last.upper != held.upper:
+    grows = _begun(context, BoundedRange(held.upper, last.upper))
+    if grows is not None and (context.is_held(grows) or grows.detach_pending or grows.marker is not None):
+        return Splitting()
+    if grows is None and last.upper != held.upper:
         message = (
             f"nothing leaves {legacy} (spec.convert.split): its end is within an interval of {context.spec.interval}; "
             "set spec.interval and spec.timezone as they were when it was converted"
@@ -66,37 +75,68 @@ def _split(context: PlanContext, legacy: Partition, held: BoundedRange, most: in
     if since > context.now:
         return Splitting(boundary=since)
     try:
-        return Splitting(actions=(_action(context, legacy, last, most),))
+        return Splitting(actions=(_action(context, legacy, last, most, grows),))
     except UserError as error:
         return Splitting(findings=(Finding.of(str(legacy), error),))
 
 
-def _action(context: PlanContext, legacy: Partition, piece: BoundedRange, most: int) -> SplitLegacy:
+def _begun(context: PlanContext, rest: BoundedRange) -> Partition | None:
+    """The partition that has the end of an interval already, which begins in the table that was converted."""
+    found = (each for each, piece in context.ranged if piece == rest and each.schema == context.parent.schema)
+    return next((each for each in found if rest.lower < rest.upper and each.kind is RelationKind.TABLE), None)
+
+
+def _action(
+    context: PlanContext, legacy: Partition, cell: BoundedRange, most: int, grows: Partition | None
+) -> SplitLegacy:
     """Raises `NameTaken`, and as `partition_name` and `Codec.literal`."""
-    parent, whole = context.parent, literals(legacy.bounds)
-    name = partition_name(context.spec.table.name, context.spec.name_format, context.grid, piece)
-    siblings = {each.name: each for each in context.inventory.partitions if each.schema == parent.schema}
-    check_free(context, siblings, name, piece)
+    parent, whole, codec = context.parent, literals(legacy.bounds), context.codec
     lock = f"ACCESS EXCLUSIVE on {parent} and {legacy}"
-    why = f"its rows from {{}} on move into partition {parent.schema}.{name} (spec.convert.split)"
-    bounds = Bounds(context.codec.literal(piece.lower), whole.upper)
+    bounds, left = Bounds(codec.literal(cell.lower), whole.upper), cell
+    if grows is None:
+        name = partition_name(context.spec.table.name, context.spec.name_format, context.grid, cell)
+        siblings = {each.name: each for each in context.inventory.partitions if each.schema == parent.schema}
+        check_free(context, siblings, name, cell)
+        why = f"its rows from {bounds.lower} on move into partition {parent.schema}.{name} (spec.convert.split)"
+    else:
+        held = legacy.range.bounded if legacy.range else None
+        assert held is not None
+        name, left = grows.name, BoundedRange(cell.lower, held.upper)
+        lock = f"ACCESS EXCLUSIVE on {parent}, {legacy} and {grows}"
+        why = (
+            f"its rows from {bounds.lower} to {bounds.upper} move into partition {grows}, which has those after them "
+            "(spec.convert.split)"
+        )
     into = DrainIntoPartition(
-        schema=parent.schema,
-        name=name,
-        range=piece,
-        bounds=bounds,
-        reason=why.format(bounds.lower),
-        lock=lock,
-        rows=0,
-        max_rows=most,
+        schema=parent.schema, name=name, range=left, bounds=bounds, reason=why, lock=lock, rows=0, max_rows=most
     )
     return SplitLegacy(
         schema=legacy.schema,
         name=legacy.name,
         oid=legacy.oid,
-        range=piece,
-        reason=into.reason,
+        range=cell,
+        reason=why,
         lock=lock,
         whole=whole,
         into=into,
+        codec=codec,
+        grows=grows,
     )
+
+
+def cut(action: SplitLegacy, stays: str) -> SplitLegacy | None:
+    """The action for what is later than the key ``stays``, in PostgreSQL's words, which stays with all before it. None
+    where there is no moment between that key and the end of what would leave.
+    """
+    codec, into, cell = action.codec, action.into, action.into.range.bounded
+    assert cell is not None
+    last = codec.moment(stays)
+    # A date is no moment of a day.
+    for step in (timedelta(days=1),) if codec.type is KeyType.DATE else STEPS:
+        begin = last - (last - codec.floor) % step + step
+        literal = codec.literal(begin)
+        # Keys that count seconds know nothing between two of them.
+        if begin < cell.upper and codec.moment(literal) == begin:
+            part = replace(into, range=BoundedRange(begin, cell.upper), bounds=Bounds(literal, into.bounds.upper))
+            return replace(action, into=part, part=True)
+    return None

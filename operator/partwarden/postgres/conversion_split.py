@@ -1,14 +1,8 @@
 """Split an interval off the table that was converted: its rows move into a partition of their own.
 
-What moves the rows is `drain.Move`, so each is seen exactly once, or all is undone. Here the partition that they
-leave must get narrower bounds in the same transaction, since PostgreSQL lets no two overlap: it is detached, and
-attached again. ATTACH reads the whole table under the lock, unless a CHECK that was validated says the same as the
-bounds. One that does cannot be validated as long as the rows are there, and once they have gone the lock is held. So
-the CHECK says ``key < f()``. It is validated while others go on and ``f`` returns the bound of now; under the lock,
-once the rows are deleted, ``f`` is replaced by one that returns the bound to come, and PostgreSQL reads what it returns
-when it compares CHECK and bounds. https://www.postgresql.org/docs/current/ddl-constraints.html says that PostgreSQL
-does not notice what that may make false: so the transaction proves it itself, by a query that finds no row beyond the
-new bound, and is undone where it finds one. CHECK and function go in the same transaction.
+`split_move` moves the rows, and says why none is lost, or seen twice. An interval of more rows than can leave in a
+second leaves in several moves: the first makes its partition, each other takes what comes before it, and is as large as
+the one before has shown to be possible.
 
 A key that was made wider needs one more step, once. Of the partition the primary key is its old one, and ATTACH wants
 that of the partitioned table: it would make another, which PostgreSQL refuses. A unique index for it is built beside
@@ -24,27 +18,27 @@ and rows only as `drain` says.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier
 
-from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableChanged
+from ..errors import RowsReferenced, StatementFailed, StatementRejected, TableBusy, TableChanged
 from ..planner.actions import SplitLegacy
+from ..planner.calendar import BoundedRange
 from ..planner.default_rows import count_of
-from ..planner.inventory import Inventory, Partition, Relation
-from ..planner.keys import KeyType
+from ..planner.inventory import Inventory, Partition
+from ..planner.keys import Bounds, literals
 from ..planner.recheck import NEVER, Recheck, Withdrawn
-from . import ddl, drain, drain_sql, locks, table_state, transaction
+from ..planner.splitting import cut
+from . import ddl, drain_sql, locks, transaction
 from .alone import OutOfTime, run_outside
 from .connection import Session, run
-from .conversion_definition import columns_of, text
-from .conversion_finish import write_mark
-from .conversion_obstacles import require
+from .conversion_definition import text
 from .conversion_swap import UNDER_LOCK, changed, persist
 from .split_leftovers import forget, function_of, name_of, ours, words
+from .split_move import SplitGrowth, SplitMove, ask_keys, returning
 from .transaction import LOCK_TIMEOUT, LOCK_TIMEOUT_HEAVY, READ_ALL_LIMIT, READ_ALL_TIMEOUT
 
 PATIENCE = 20.0
@@ -54,6 +48,12 @@ VACUUM_LIMIT = 1800.0
 COUNT_TIMEOUT = "60s"
 BUILD_TIMEOUT = 600_000
 """Milliseconds that the build of the index waits for others' transactions, each time that it must."""
+TOGETHER = 60.0
+"""Seconds in which parts of an interval leave one after the other, before all is planned again."""
+FIRST, LEAST = 10_000, 100
+"""Rows of the first part that moves into a partition which has rows, and of the smallest that is tried."""
+AIM = 0.4
+"""Seconds that others should wait for a part. After each they go on for as long as they have waited."""
 
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
@@ -65,20 +65,7 @@ SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhpa
              JOIN pg_namespace n ON n.oid = r.relnamespace
              WHERE k.contype = 'f' AND k.confrelid IN (c.oid, {parent}) ORDER BY 1) AS referencing
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_inherits i ON i.inhrelid = c.oid
-WHERE c.oid = {legacy} AND n.nspname = {schema} AND c.relname = {name}
-"""
-# Where the parent's primary key has another index of the partition than its own primary key. That index, its columns
-# and when it is checked; and whether one that goes is the replica identity.
-KEYS = """
-SELECT own.conname AS own, wide.conname AS wide, a.indisreplident OR b.indisreplident AS identifies,
-       {columns} AS columns,
-       CASE WHEN above.condeferrable THEN ' DEFERRABLE' ELSE '' END
-         || CASE WHEN above.condeferred THEN ' INITIALLY DEFERRED' ELSE '' END AS deferrable
-FROM pg_constraint above JOIN pg_constraint own ON own.conrelid = {legacy} AND own.contype = 'p'
-JOIN pg_inherits i ON i.inhparent = above.conindid
-JOIN pg_constraint wide ON wide.conindid = i.inhrelid AND wide.conrelid = {legacy} AND wide.oid <> own.oid
-JOIN pg_index a ON a.indexrelid = own.conindid JOIN pg_index b ON b.indexrelid = wide.conindid
-WHERE above.conrelid = {parent} AND above.contype = 'p'
+WHERE c.oid = {oid} AND n.nspname = {schema} AND c.relname = {name}
 """
 
 
@@ -89,18 +76,19 @@ def split(
     action: SplitLegacy,
     deadline: float,
     recheck: Recheck = NEVER,
-) -> None:
+) -> SplitLegacy:
     """Move the rows of the interval into a partition of their own. ``deadline``: as for `drain.drain`, and `PATIENCE`.
 
-    Before it, VACUUM gives back what the interval before has left. ``recheck`` is asked before rows move. Raises as
-    `drain.drain`, `Withdrawn`, `RowsReferenced` where foreign keys point to the table, and `StatementFailed` where
-    reading every row, VACUUM or the build of an index does not end in time.
+    Returns what has left: where the interval has more rows than may leave at once, a part of it, after `TOGETHER` at
+    the latest. Before the first, VACUUM gives back what the interval before has left. ``recheck`` is asked before rows
+    move. Raises as `drain.drain`, `Withdrawn`, `RowsReferenced` where foreign keys point to the table, and
+    `StatementFailed` where reading every row, VACUUM or the build of an index does not end in time.
     """
     legacy = next((each for each in inventory.partitions if each.oid == action.oid), None)
     if legacy is None:
         raise TableChanged(f"partition {action} was detached or dropped since it was read")
     with transaction.translated(connection, f"partition {action}"):
-        _Split(connection, inventory, key, action, legacy, deadline, recheck).run()
+        return _Split(connection, inventory, key, action, legacy, deadline, recheck).run()
 
 
 class _Split:
@@ -118,65 +106,128 @@ class _Split:
         self._action, self._legacy, self._deadline, self._recheck = action, legacy, deadline, recheck
         self._parent = transaction.parent_of(inventory)
         self._subject = f"cannot split partition {action}"
-        self._check = self._index = name_of(legacy.oid)
 
-    def run(self) -> None:
-        self._check_rows()
-        validated = self._state().validated
-        vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
-        self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
-        if not validated:
-            wants = [locks.Want(self._legacy.oid, locks.Mode.ACCESS_EXCLUSIVE)]
-            persist(self._connection, self._add_check, wants, self._subject, self._until())
-            self._validate()
+    def run(self) -> SplitLegacy:
+        self._check_movable()
+        state, grows = self._state(self._legacy), self._action.grows
+        if grows is None:
+            vacuum = SQL("VACUUM (ANALYZE) {}").format(ddl.relation(self._legacy))
+            self._outside(vacuum, LOCK_TIMEOUT, VACUUM_LIMIT)
+        whole = self._action.whole
+        if not state.validated:
+            self._hold(self._legacy, "{key} >= {bound} AND {key} < {function}()", whole.lower, whole.upper)
+        if grows is not None and not self._state(grows).validated:
+            lower, upper = literals(grows.bounds)
+            self._hold(grows, "{key} >= {function}() AND {key} < {bound}", upper, lower)
         if (keys := self._keys()) is not None:
             self._build(keys)
         if stopped := self._recheck.why_stopped():
             raise Withdrawn(f"{self._subject}: {stopped}")
-        move = _Move(
-            self._connection, self._inventory, self._key, self._action.into, self._legacy, self._until(), self._action
+        return self._leave()
+
+    def _leave(self) -> SplitLegacy:
+        """The rows leave, all at once or in parts."""
+        end, most = time.monotonic() + TOGETHER, self._action.into.max_rows
+        rows, left = most if self._action.grows is None else min(most, FIRST), None
+        part = self._cut(self._action, rows)
+        while True:
+            make = SplitMove if part.grows is None else SplitGrowth
+            move = make(self._connection, self._inventory, self._key, part, self._legacy, self._until())
+            try:
+                move.run()
+            except StatementRejected:
+                transaction.undo(self._connection)
+                rows = max(LEAST, rows // 4)
+                smaller = self._cut(self._rest(part), rows) if move.too_long else part
+                if smaller.into.bounds == part.into.bounds:
+                    raise
+                part = smaller
+                continue
+            except TableBusy:
+                if left is None:
+                    raise
+                transaction.undo(self._connection)
+                return left
+            except psycopg.Error as error:
+                raise changed(error, self._subject) or error from None
+            if not part.part or part.grows is None or time.monotonic() > end or self._recheck.why_stopped():
+                return part
+            time.sleep(move.held)
+            rows = min(most, max(LEAST, int(rows * AIM / max(move.held, AIM / 2))))
+            part, left = self._cut(self._left_of(part), rows), part
+
+    def _rest(self, part: SplitLegacy) -> SplitLegacy:
+        """The action for all that a part was cut from."""
+        beyond = part.into.range.bounded
+        assert beyond is not None
+        bounds = Bounds(self._action.into.bounds.lower, part.into.bounds.upper)
+        into = replace(part.into, range=BoundedRange(part.range.lower, beyond.upper), bounds=bounds)
+        return replace(part, into=into, part=False)
+
+    def _cut(self, action: SplitLegacy, rows: int) -> SplitLegacy:
+        """The action for so many rows of the interval, the youngest; as it is where there are no more. For more of them
+        where one key has more, up to the limit of the policy. Raises `StatementRejected` where it has still more."""
+        key, legacy, most = Identifier(self._key), self._legacy, action.into.max_rows
+        ask = SQL("SELECT {key}::text FROM ONLY {} WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1")
+        while True:
+            found = ask.format(ddl.relation(legacy), ddl.in_range(key, action.into.bounds), rows, key=key)
+            with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=action):
+                stays = run(self._connection, found)[0]
+            if not stays:
+                return action
+            if (part := cut(action, stays[0][0])) is not None:
+                return part
+            if rows >= most:
+                break
+            rows = min(most, rows * 2)
+        raise StatementRejected(
+            f"{self._subject}: more than {count_of(most)} (spec.convert.splitMaxRows) of it have the key "
+            f"{stays[0][0]}, and would leave it for {action.into} together, while all other sessions wait; raise that, "
+            "or leave them there: set spec.convert.split to Never"
         )
+
+    def _left_of(self, part: SplitLegacy) -> SplitLegacy:
+        """What is left to be done once a part has left. Raises `TableChanged`."""
+        grows, left = part.grows, part.into.range.bounded
+        assert grows is not None
+        assert left is not None
+        query = SQL("SELECT oid, pg_get_expr(relpartbound, 0) FROM pg_class WHERE oid IN ({}, {})")
+        found = dict(transaction.read_only(self._connection, query.format(self._legacy.oid, grows.oid))[0])
         try:
-            move.run()
-        except psycopg.Error as error:
-            raise changed(error, self._subject) or error from None
+            whole, _ = (literals(found[each.oid]) for each in (self._legacy, grows))
+        except (KeyError, TypeError, ValueError):
+            raise TableChanged(f"partition {self._legacy} or {grows} was changed since it was read") from None
+        self._legacy = replace(self._legacy, bounds=found[self._legacy.oid])
+        bounds = part.into.bounds._replace(upper=whole.upper)
+        into = replace(part.into, range=BoundedRange(part.range.lower, left.lower), bounds=bounds)
+        return self._rest(replace(part, whole=whole, into=into, grows=replace(grows, bounds=found[grows.oid])))
 
     def _until(self) -> float:
         return max(self._deadline, time.monotonic() + PATIENCE)
 
-    def _check_rows(self) -> None:
-        """Before anything is prepared or copied, each time anew: whether they can be moved, and how many there are.
-
-        Raises `StatementRejected`, and as `drain_sql.check`.
-        """
-        into, key, parent = self._action.into, Identifier(self._key), self._parent
-        source = SQL("ONLY {} WHERE {}").format(ddl.relation(self._legacy), ddl.in_range(key, into.bounds))
+    def _check_movable(self) -> None:
+        """Before anything is prepared or copied. Raises as `drain_sql.check`."""
+        parent = self._parent
         with transaction.changing(self._connection, parent, COUNT_TIMEOUT, alone=self._action):
             asked = drain_sql.ask(parent, self._legacy, self._inventory.server.version)
             facts, publications = run(self._connection, *asked)
             published = [each.pubname for each in publications]
-            drain_sql.check(self._legacy, into, parent.owner, next(iter(facts), None), published)
-            (((rows,),),) = run(self._connection, ddl.count(source, into.max_rows + 1))
-        if rows > into.max_rows:
-            raise StatementRejected(
-                f"{self._subject}: more than {count_of(into.max_rows)} ({_Move.limit}) would leave it for {into}, "
-                "while all other sessions wait; raise that, or leave them there: set spec.convert.split to Never"
-            )
+            drain_sql.check(self._legacy, self._action.into, parent.owner, next(iter(facts), None), published)
 
-    def _state(self) -> Any:
+    def _state(self, table: Partition) -> Any:
         """What the catalog says of the table now. Raises `TableChanged`, and what keeps it from being split."""
         state = SQL(STATE).format(
-            bounds=self._legacy.bounds,
+            bounds=table.bounds,
             parent=self._parent.oid,
-            legacy=self._legacy.oid,
-            ours=ours(self._legacy),
-            index=self._index,
-            schema=self._legacy.schema,
-            name=self._legacy.name,
+            oid=table.oid,
+            ours=ours(table),
+            index=name_of(table.oid),
+            schema=table.schema,
+            name=table.name,
         )
         rows = transaction.read_only(self._connection, state)[0]
         if not rows or not rows[0].same:
-            raise TableChanged(f"partition {self._legacy} was changed since it was read")
+            raise TableChanged(f"partition {table} was changed since it was read")
         if rows[0].referencing:
             # To be attached with other bounds it is detached, which PostgreSQL refuses of rows that are referenced.
             raise RowsReferenced(
@@ -184,12 +235,12 @@ class _Split:
                 "them, or set spec.convert.split to Never"
             )
         if not rows[0].ours:
-            raise StatementRejected(f"{self._subject}: {words(self._legacy)}")
+            raise StatementRejected(f"{self._subject}: {words(table)}")
         return rows[0]
 
     def _keys(self) -> Any | None:
         """The row of `KEYS`; None where the primary keys are one."""
-        query = _ask_keys(self._parent, self._legacy)
+        query = ask_keys(self._parent, self._legacy)
         found = next(iter(transaction.read_only(self._connection, query)[0]), None)
         if found is not None and found.identifies:
             raise StatementRejected(
@@ -206,107 +257,51 @@ class _Split:
 
     # The CHECK.
 
-    def _add_check(self) -> None:
-        legacy, key = self._legacy, Identifier(self._key)
-        add = SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({key} IS NOT NULL AND {key} >= {} AND {key} < {}()) {}")
-        whole, function = self._action.whole, function_of(legacy)
-        with transaction.changing(self._connection, self._parent, f"{UNDER_LOCK}ms", alone=self._action):
-            run(
-                self._connection,
-                transaction.set_lock_timeout(LOCK_TIMEOUT_HEAVY),
-                ddl.lock(legacy, "ACCESS EXCLUSIVE"),
-                *forget(legacy),
-                *returning(self._inventory, legacy, whole.upper),
-                # Every role that writes a row calls it.
-                SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
-                add.format(
-                    ddl.relation(legacy), Identifier(self._check), whole.lower, function, SQL("NOT VALID"), key=key
-                ),
-                "COMMIT",
-            )
+    def _hold(self, table: Partition, says: LiteralString, bound: str, returned: str) -> None:
+        """Add the CHECK, which says what the bounds say, and validate it. ``says``: in words of SQL; ``returned``: what
+        its function returns."""
+        wants = [locks.Want(table.oid, locks.Mode.ACCESS_EXCLUSIVE)]
+        function = function_of(table)
+        names = {"key": Identifier(self._key), "bound": bound, "function": function}
+        check = SQL("CHECK ({key} IS NOT NULL AND " + says + ") NOT VALID").format(**names)
+        add = SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(ddl.relation(table), self._name(table), check)
 
-    def _validate(self) -> None:
-        check = Identifier(self._check)
-        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(self._legacy), check)
+        def attempt() -> None:
+            with transaction.changing(self._connection, self._parent, f"{UNDER_LOCK}ms", alone=self._action):
+                run(
+                    self._connection,
+                    transaction.set_lock_timeout(LOCK_TIMEOUT_HEAVY),
+                    ddl.lock(table, "ACCESS EXCLUSIVE"),
+                    *forget(table),
+                    *returning(self._inventory, table, returned),
+                    # Every role that writes a row calls it.
+                    SQL("GRANT EXECUTE ON FUNCTION {}() TO PUBLIC").format(function),
+                    add,
+                    "COMMIT",
+                )
+
+        persist(self._connection, attempt, wants, self._subject, self._until())
+        self._validate(table)
+
+    def _validate(self, table: Partition) -> None:
+        validate = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(ddl.relation(table), self._name(table))
         changing = transaction.changing(self._connection, self._parent, READ_ALL_TIMEOUT, alone=self._action)
         with self._connection.patient(READ_ALL_LIMIT), changing:
             run(self._connection, validate, "COMMIT")
+
+    def _name(self, table: Partition) -> Identifier:
+        return Identifier(name_of(table.oid))
 
     # The primary key.
 
     def _build(self, keys: Any) -> None:
         """Safe to drop one that is invalid: it holds no rows, has our name, and belongs to no constraint."""
-        name, built = Identifier(self._legacy.schema, self._index), self._state().built
+        name, built = Identifier(self._legacy.schema, name_of(self._legacy.oid)), self._state(self._legacy).built
         if built:
             return
         if built is False:
             self._outside(SQL("DROP INDEX CONCURRENTLY {}").format(name), BUILD_TIMEOUT, READ_ALL_LIMIT)
         columns = text(keys.columns)
         create = SQL("CREATE UNIQUE INDEX CONCURRENTLY {} ON {} {}")
-        made = create.format(Identifier(self._index), ddl.relation(self._legacy), columns)
+        made = create.format(self._name(self._legacy), ddl.relation(self._legacy), columns)
         self._outside(made, BUILD_TIMEOUT, READ_ALL_LIMIT)
-
-
-def _ask_keys(parent: Relation, legacy: Relation) -> Composed:
-    return SQL(KEYS).format(legacy=legacy.oid, parent=parent.oid, columns=columns_of("b"))
-
-
-def returning(inventory: Inventory, legacy: Partition, bound: str) -> list[Composable]:
-    """What makes the function of the CHECK return that bound, in every session, whatever its search_path."""
-    parent, name = transaction.parent_of(inventory), function_of(legacy)
-    # Of those that a `Codec` is for, as format_type() spells it: the others are words of the grammar, and a temporary
-    # table that is called like one of these is a type that comes first.
-    spelled = parent.key[0].type
-    kind = SQL(f"pg_catalog.{spelled}" if spelled in (KeyType.DATE, KeyType.UUID) else spelled)
-    body = SQL("SELECT {}::{}").format(Literal(bound), kind).as_string()
-    create = SQL("CREATE OR REPLACE FUNCTION {}() RETURNS {} LANGUAGE sql IMMUTABLE PARALLEL SAFE AS {}")
-    give = SQL("ALTER FUNCTION {}() OWNER TO {}").format(name, Identifier(parent.owner))
-    return transaction.made_for_owner(parent, create.format(name, kind, Literal(body)), give=[give])
-
-
-class _Move(drain.Move):
-    """The move of `drain`, with the table that was converted as its source."""
-
-    limit, too_many = "spec.convert.splitMaxRows", StatementRejected
-    _keys: Sequence[Composable] = ()
-    """The statements by which the wider key takes the place of the narrow one, and the mark says so."""
-
-    def _begin(self) -> None:
-        super()._begin()
-        # No session changes keys or the comment any more, until the end of the transaction.
-        self._keys = list(self._exchange_keys())
-
-    def _exchange_keys(self) -> Iterator[Composable]:
-        """Safe: no row is changed, the key that comes is as strict as that of the partitioned table, and all of it is
-        undone where the rows do not move."""
-        connection, parent, legacy, action = self._connection, self._parent, self._source, self._alone
-        keys = next(iter(run(connection, _ask_keys(parent, legacy))[0]), None)
-        if keys is None or action is None:
-            return
-        comment = table_state.look(connection, action, legacy.oid).comment
-        if (mark := table_state.converted_of(comment, legacy.oid, parent)) is None:
-            raise TableChanged(f"partition {legacy} was changed since it was read")
-        below, own, wide = ddl.relation(legacy), Identifier(keys.own), Identifier(keys.wide)
-        for each in (own, wide):
-            yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(below, each)
-        add = SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY USING INDEX {} {}")
-        yield add.format(below, own, Identifier(name_of(legacy.oid)), text(keys.deferrable))
-        said = write_mark(comment, legacy.oid, replace(mark, split=True), str(legacy))
-        yield SQL("COMMENT ON TABLE {} IS {}").format(below, said)
-
-    def _attach(self, remaining: Composable) -> Iterator[Composable]:
-        """Both, with bounds that meet. The rows were deleted before; that no others are left is asked once more."""
-        action, source = self._alone, self._source
-        assert isinstance(action, SplitLegacy)
-        beyond = SQL("EXISTS (SELECT FROM ONLY {} WHERE {} >= {})")
-        found = beyond.format(ddl.relation(source), Identifier(self._key), action.rest.upper)
-        yield remaining
-        yield require(SQL("NOT {}").format(found), f"rows from {action.rest.upper} on are left in {source}")
-        yield from returning(self._inventory, source, action.rest.upper)
-        yield remaining
-        yield ddl.detach(self._parent, action)
-        yield from self._keys
-        attach = SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
-        yield attach.format(ddl.relation(self._parent), ddl.relation(source), *action.rest)
-        yield from super()._attach(remaining)
-        yield from forget(source)

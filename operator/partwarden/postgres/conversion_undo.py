@@ -243,7 +243,8 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
-    flags, split = statements(connection, definition.SECURITY_FLAGS, **names), split_leftovers.undo(connection, legacy)
+    flags = statements(connection, definition.SECURITY_FLAGS, **names)
+    split = split_leftovers.undo(connection, legacy, found.others)
     last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]

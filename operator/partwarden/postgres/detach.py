@@ -103,8 +103,7 @@ def detach(connection: Session, inventory: Inventory, action: DetachPartition, d
                 *locks.wants_of_default(inventory),
                 *joined(connection, action.oid, Mode.SHARE_ROW_EXCLUSIVE),
             ]
-            if any(each.oid == action.oid and each.converted for each in inventory.partitions):
-                split_leftovers.take_away(connection, parent, action, deadline)
+            split_leftovers.take_away(connection, inventory, action, deadline)
             # There is no SET LOCAL ROLE outside a transaction, and SET ROLE would bind the next client of a pooler.
             calls_others = action.concurrently and parent.borrowed and _ask(connection, CALLS, oid=action.oid)[0][0]
             if not action.concurrently or calls_others:

@@ -25,7 +25,7 @@ from ..errors import DefaultHasRows, RowsReferenced, StatementRejected, TableBus
 from ..planner.actions import DrainIntoPartition, LongTableAction
 from ..planner.default_rows import count_of
 from ..planner.findings import quoted
-from ..planner.inventory import Inventory, Partition
+from ..planner.inventory import Inventory, Partition, Relation
 from . import ddl, drain_sql, locks, transaction
 from .connection import Session, run
 from .create import make_tables, rights_of_tables
@@ -97,6 +97,10 @@ class Move:
         self._triggers: Sequence[Sequence[str]] = ()
         self._rights: Sequence[Composable] = ()
         self._attempts = 0
+        self._locked: Sequence[Relation] = (self._parent, source)
+        """The parent before the source, as all sessions that read or write through the parent lock them."""
+        self.too_long, self.held = False, 0.0
+        """Whether it was undone since it took longer than `UNDER_LOCK`; for how many seconds others were kept out."""
         self._subject = f"cannot create partition {action}"
         self.subject = f"{self._subject} and fill it from {source}"
         self.wants = [
@@ -123,10 +127,7 @@ class Move:
     def _run(self) -> None:
         locks.check_lock_holders(self._connection, self.wants, self.subject, self._deadline)
         self._begin()
-        # Beside readers and writers, which do not wait for this.
-        run(self._connection, self._say(COPY), self._say("ANALYZE {map}"))
-        self._check_references()
-        self._check_copies()
+        self._prepare()
         locks.retry_locks(
             self._connection,
             self._attempt,
@@ -153,9 +154,9 @@ class Move:
                 raise
             raise pg.LockNotAvailable("a snapshot is held") from None
 
-    def _begin(self) -> None:
-        """The new table, empty, and proof that the source is a partition whose rows can be moved."""
-        parent, source, like = self._parent, self._source, self._inventory.template
+    def _open(self) -> Any:
+        """The transaction, and proof that the source is a partition whose rows can be moved; its `drain_sql.FACTS`."""
+        parent, source = self._parent, self._source
         begin = transaction.opening(parent, transaction.LOCK_TIMEOUT_HEAVY, alone=self._alone)
         begun = run(self._connection, *begin, setting({"row_security": "off"}))
         transaction.check_opening(parent, begun, self._alone)
@@ -171,6 +172,11 @@ class Move:
         row: Any = next(iter(facts), None)
         drain_sql.check(source, self._action, parent.owner, row, [each.pubname for each in publications])
         self._triggers, self._names = row.triggers, drain_sql.names(parent, source, self._action, self._key, row)
+        return row
+
+    def _begin(self) -> None:
+        """Open the transaction, and make the new table, empty."""
+        parent, like, row = self._parent, self._inventory.template, self._open()
         making = make_tables(
             self._inventory,
             [self._action],
@@ -188,6 +194,12 @@ class Move:
         give = self._say("ALTER TABLE {map} OWNER TO {owner}")
         run(self._connection, bound, *transaction.made_for_owner(parent, remember, give=[give]))
 
+    def _prepare(self) -> None:
+        """What can be done beside readers and writers, which do not wait for this."""
+        run(self._connection, self._say(COPY), self._say("ANALYZE {map}"))
+        self._check_references()
+        self._check_copies()
+
     def _catch_up(self) -> None:
         """So that little is left to be done under the lock, where all that fails here is done again."""
         run(self._connection, "SAVEPOINT caught_up")
@@ -201,51 +213,57 @@ class Move:
     def _switch(self, quiet: Sequence[LiteralString]) -> None:
         """The one moment at which others wait, at most `UNDER_LOCK` of it. ``quiet``: what fails where a snapshot is
         held, asked before anything is done, and as the last thing before COMMIT."""
-        connection, say = self._connection, self._say
+        connection = self._connection
         timeouts = {
             "lock_timeout": f"{transaction.LOCK_TIMEOUT_HEAVY}ms",
             "statement_timeout": f"{UNDER_LOCK}ms",
             "idle_in_transaction_session_timeout": f"{IDLE}ms",
         }
-        # The parent before the source, as all sessions that read or write through the parent lock them.
-        both = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in (self._parent, self._source))
-        *_, ((now,),) = run(connection, setting(timeouts), *both, *quiet, "SELECT " + CLOCK)
+        lock = (ddl.lock(each, "ACCESS EXCLUSIVE") for each in self._locked)
+        *_, ((now,),) = run(connection, setting(timeouts), *lock, *quiet, "SELECT " + CLOCK)
+        began = time.monotonic()
         left = SQL("SELECT set_config('statement_timeout', greatest(1, {} - " + CLOCK + ")::text, true)")
         remaining = left.format(now + UNDER_LOCK)
         try:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
-            run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", say(FORGET_GONE), remaining, say(COPY))
-            self._check_references(remaining)
-            self._check_copies()
-            # Safe: it deletes the very row versions that were copied, whose copies were compared with them and are
-            # committed together with this or not at all; no row references them, so no foreign key deletes or changes
-            # anything in turn. Triggers are for rows that go, and these do not.
-            *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
-            if not deleted == copied == present:
-                raise TableChanged(
-                    f"{self._subject}: of its rows in the {called(self._source)} {copied:,} were copied, {present:,} "
-                    f"of them are there, and {deleted:,} were deleted; all was undone"
-                )
-            run(
-                connection,
-                *self._switched(True),
-                *self._rights,
-                *self._attach(remaining),
-                *ddl.after_attach(self._inventory.template, self._action),
-                say("ALTER TABLE {new} DROP CONSTRAINT {bounds}"),
-                say("DROP TABLE {map}"),
-                *quiet,
-                "COMMIT",
-            )
+            self._transfer(remaining)
+            run(connection, *self._switched(True), *self._finish(remaining), *quiet, "COMMIT")
+            self.held = time.monotonic() - began
         except pg.QueryCanceled as error:
+            self.too_long = True
             raise StatementRejected(
                 f"{self._subject}: to move its rows out of {self._source} took longer than {UNDER_LOCK} ms in which "
                 f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
                 "columns that reference this table, or move the rows by hand"
             ) from None
 
+    def _transfer(self, remaining: Composable) -> None:
+        """The rows go from one table into the other."""
+        connection, say = self._connection, self._say
+        run(connection, remaining, "SET CONSTRAINTS ALL IMMEDIATE", say(FORGET_GONE), remaining, say(COPY))
+        self._check_references(remaining)
+        self._check_copies()
+        # Safe: it deletes the very row versions that were copied, whose copies were compared with them and are
+        # committed together with this or not at all; no row references them, so no foreign key deletes or changes
+        # anything in turn. Triggers are for rows that go, and these do not.
+        *_, ((deleted, copied, present),) = run(connection, *self._switched(False), remaining, say(DELETE))
+        if not deleted == copied == present:
+            raise TableChanged(
+                f"{self._subject}: of its rows in the {called(self._source)} {copied:,} were copied, {present:,} "
+                f"of them are there, and {deleted:,} were deleted; all was undone"
+            )
+
+    def _finish(self, remaining: Composable) -> Iterator[Composable]:
+        """What is left to be done once the rows have moved. ``remaining`` limits the statements after it to the time
+        that is left."""
+        yield from self._rights
+        yield from self._attach(remaining)
+        yield from ddl.after_attach(self._inventory.template, self._action)
+        yield self._say("ALTER TABLE {new} DROP CONSTRAINT {bounds}")
+        yield self._say("DROP TABLE {map}")
+
     def _attach(self, remaining: Composable) -> Iterator[Composable]:
-        """The new table becomes a partition. ``remaining`` limits the statements after it to the time that is left.
+        """The new table becomes a partition.
 
         ATTACH proves that DEFAULT holds none of the range any more; a row that was left would make it fail.
         """

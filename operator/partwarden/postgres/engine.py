@@ -182,7 +182,7 @@ def execute(
             recheck.begins(f"{action.verb} {action}", _longest(action, deadline), step)
             began, error = time.monotonic(), None
             try:
-                execute_action(connection, inventory, plan.key, action, deadline, recheck)
+                action = execute_action(connection, inventory, plan.key, action, deadline, recheck)
             except Withdrawn as withdrawn:
                 return str(withdrawn)
             except PartwardenError as failure:
@@ -197,8 +197,9 @@ def execute(
 
 def execute_action(
     connection: Session, inventory: Inventory, key: str, action: Action, deadline: float, recheck: Recheck = NEVER
-) -> None:
-    """Do one action. ``key``: the column that partitions are made by. Raises as the function that does it."""
+) -> Action:
+    """Do one action, and return what was done of it. ``key``: the column that partitions are made by. Raises as the
+    function that does it."""
     match action:
         case DrainIntoPartition():
             drain.drain(connection, inventory, key, action, deadline)
@@ -215,11 +216,12 @@ def execute_action(
         case DropDetached():
             drop.drop(connection, inventory, action, deadline, recheck)
         case SplitLegacy():
-            conversion_split.split(connection, inventory, key, action, deadline, recheck)
+            return conversion_split.split(connection, inventory, key, action, deadline, recheck)
         case AnalyzeParent() | VacuumPartition() | ReindexPartition():
             maintenance.maintain(connection, inventory, action)
         case _:
             raise TypeError(f"no statement does {type(action).__name__}")
+    return action
 
 
 def _groups(actions: tuple[Action, ...]) -> Iterator[list[Action]]:

@@ -1,5 +1,5 @@
 """What a split makes beside the new partition: a CHECK, the function in it, and an index for the key. See
-`conversion_split`.
+`conversion_split`. A partition that grows has a CHECK and a function of its own.
 
 Where a split was interrupted they stay, and the next one goes on with them. Before the table is detached or made plain
 again, and there will be none, they are taken away: the function would outlast its table. What a user calls so stays.
@@ -7,17 +7,17 @@ again, and there will be none, they are taken away: the function would outlast i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..planner.actions import DetachPartition
-from ..planner.inventory import Parent, Relation
-from . import ddl, locks, table_state, transaction
+from ..planner.inventory import Inventory, Parent, Relation
+from . import ddl, locks, transaction
 from .connection import Session, run
-from .conversion_definition import statements
+from .conversion_definition import rows_of, statements
 from .conversion_obstacles import require
 from .locks import Mode, Want
 
@@ -49,6 +49,10 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, LATERAL (
     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = o.oid)
     AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = o.oid)) l
 WHERE c.oid = {oid} ORDER BY l.place
+"""
+HOLDING = """
+SELECT conrelid::int8 AS oid FROM pg_constraint
+WHERE conrelid = ANY ({oids}::oid[]) AND contype = 'c' AND conname = {name} || '_' || conrelid
 """
 
 
@@ -90,28 +94,43 @@ def left_of(connection: psycopg.Connection[Any], legacy: Relation) -> list[SQL]:
     return statements(connection, LEFT, **_named(legacy))
 
 
-def undo(connection: psycopg.Connection[Any], legacy: Relation) -> list[Composable]:
-    """The same, for the way back: what has such a name and is none of a split fails before."""
-    return [require(ours(legacy), words(legacy)), *left_of(connection, legacy)]
+def undo(connection: psycopg.Connection[Any], legacy: Relation, others: Sequence[Relation]) -> list[Composable]:
+    """The same, for the way back: what has such a name and is none of a split fails before. ``others``: the partitions
+    that go, one of which may have a part of an interval."""
+    (rows,) = rows_of(connection, HOLDING, oids=[each.oid for each in others], name=NAME)
+    growing = {each.oid for each in rows}
+    growth = [each for other in others if other.oid in growing for each in left_of(connection, other)]
+    return [require(ours(legacy), words(legacy)), *left_of(connection, legacy), *growth]
 
 
-def take_away(connection: Session, parent: Parent, action: DetachPartition, deadline: float) -> None:
-    """Take all of it off a partition that is about to be detached; ``deadline``: as for `locks.retry_locks`. It may be
-    done again at any time, and does nothing where nothing is left. Raises as `locks.retry_locks`, and `TableChanged`.
+def take_away(connection: Session, inventory: Inventory, action: DetachPartition, deadline: float) -> None:
+    """Take all of it off a partition that is about to be detached; ``deadline``: as for `locks.retry_locks`. With the
+    table that was converted, also off the partition that has a part of an interval: no part follows.
+
+    It may be done again at any time, and does nothing where nothing is left. Raises as `locks.retry_locks`.
     """
-    legacy = Relation(action.oid, action.schema, action.name)
-    if not transaction.read_only(connection, SQL(LEFT).format(**_named(legacy)))[0]:
+    converted = {each.oid for each in inventory.partitions if each.converted}
+    if not converted:
         return
+    about = [each for each in inventory.partitions if each.oid == action.oid or action.oid in converted]
+    asked = SQL(HOLDING).format(oids=[each.oid for each in about], name=NAME)
+    growing = {each.oid for each in transaction.read_only(connection, asked)[0]}
+    for each in about:
+        left = transaction.read_only(connection, SQL(LEFT).format(**_named(each)))[0] if each.oid == action.oid else []
+        if left or each.oid in growing:
+            _take_away(
+                connection, transaction.parent_of(inventory), each, f"cannot detach partition {action}", deadline
+            )
 
+
+def _take_away(connection: Session, parent: Parent, table: Relation, subject: str, deadline: float) -> None:
     def attempt() -> None:
         with transaction.changing(connection, parent, "10s"):
-            table_state.look(connection, action, action.oid)
             heavy = transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY)
-            lock = ddl.lock(action, "ACCESS EXCLUSIVE")
-            run(connection, heavy, lock, *left_of(connection, legacy), "COMMIT")
+            run(connection, heavy, ddl.lock(table, "ACCESS EXCLUSIVE"), *left_of(connection, table), "COMMIT")
 
-    wants = [Want(action.oid, Mode.ACCESS_EXCLUSIVE)]
-    locks.retry_locks(connection, attempt, lambda: wants, f"cannot detach partition {action}", deadline)
+    wants = [Want(table.oid, Mode.ACCESS_EXCLUSIVE)]
+    locks.retry_locks(connection, attempt, lambda: wants, subject, deadline)
 
 
 def _named(legacy: Relation) -> dict[str, Any]:
