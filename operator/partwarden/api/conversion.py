@@ -61,6 +61,6 @@ class Convert(Model):
         100_000,
         ge=1,
         le=10_000_000,
-        description="Most rows of one interval that leave the first partition, since all others wait while they are "
-        "deleted there, at most a second; if there are more, nothing is moved. Default: 100000.",
+        description="Most rows that leave the first partition at once, since all others wait meanwhile, at most a "
+        "second; an interval of more rows leaves in parts. Default: 100000.",
     )
