@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lab.operator import until
 from lab.postgres import Database
 from partwarden.errors import DatabaseUnreachable, TableBusy
+from partwarden.planner.conversion import NewPartition
 from partwarden.planner.conversion_rules import Wanted
 from partwarden.planner.recheck import Recheck
 from partwarden.postgres import conversion_split, drain, split_move
@@ -19,7 +21,7 @@ from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert as convert_table
 from partwarden.postgres.conversion_engine import observe_conversion
 from partwarden.postgres.engine import Report, maintain
-from support.converted import ID, LEGACY, convert, undo
+from support.converted import ID, LEGACY, conversion, convert, prepare, swap, undo
 from support.meanwhile import killing_after_each_ddl_command, policy
 from support.splitting import LATER, MADE, POLICY, ROWS, YEARS, ends, goes_on, running, split
 
@@ -306,6 +308,24 @@ def test_keys_of_each_type_leave_in_parts(database: Database, kind: str, encodin
     assert database.query("SELECT count(*) FROM run_2022") == [(260,)]
     assert database.query("SELECT count(*) FROM run") == [(500,)]
     assert database.query(MADE) == []
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_numbers_are_divided_as_numbers(database: Database) -> None:
+    """In September 2001 the seconds since 1970 got one more digit."""
+    database.execute("""CREATE TABLE run (id int PRIMARY KEY, at bigint NOT NULL); CREATE INDEX ON run (at);
+        INSERT INTO run SELECT n, 980000000 + n * 86400 FROM generate_series(1, 300) n""")
+    first, second, third = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2000, 2002, 2003))
+    ahead = (NewPartition(name="run_2002", lower=str(second), upper=str(third)),)
+    made = replace(conversion(database, ID, ahead=ahead), lower=str(first), upper=str(second))
+    prepare(database, made)
+    swap(database.dsn, made)
+    sizes, convert = [0], PARTS["convert"] | {"splitMaxRows": 70}
+    while sum(sizes) < 300:
+        parts(database.dsn, convert=convert, keyEncoding="EpochSeconds")
+        ((rows,),) = database.query("SELECT count(*) FROM run_2001")
+        sizes.append(int(str(rows)) - sum(sizes))
+    assert all(0 < each <= 70 for each in sizes[1:])
 
 
 def test_each_row_is_seen_exactly_once_beside_writers_and_readers(

@@ -167,8 +167,9 @@ class _Split:
     def _cut(self, action: SplitLegacy, rows: int) -> SplitLegacy:
         """The action for so many rows of the interval, the youngest; as it is where there are no more. For more of them
         where one key has more, up to the limit of the policy. Raises `StatementRejected` where it has still more."""
-        key, legacy, most = Identifier(self._key), self._legacy, action.into.max_rows
-        ask = SQL("SELECT {key}::text FROM ONLY {} WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1")
+        key, legacy, most = Identifier("t", self._key), self._legacy, action.into.max_rows
+        # By the key: its name alone would be that of the text.
+        ask = SQL("SELECT {key}::text FROM ONLY {} AS t WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1")
         while True:
             found = ask.format(ddl.relation(legacy), ddl.in_range(key, action.into.bounds), rows, key=key)
             with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=action):
