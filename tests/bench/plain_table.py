@@ -105,7 +105,9 @@ class Users:
     """A writer, an updater and readers; for one use of `going_on`. ``forgiving``: their statements may fail."""
 
     def __init__(self, database: Database, *, forgiving: bool = False) -> None:
-        insert = f"INSERT INTO run (id, submitted_at) VALUES (nextval('ids'), '{HERE}')"
+        # Each later than the one before: what the reader counts stays as few, however long it takes.
+        moment = f"'{HERE}'::timestamptz + n * interval '1 ms'"
+        insert = f"INSERT INTO run (id, submitted_at) SELECT n, {moment} FROM nextval('ids') n"
         some = f"SELECT count(*) FROM run WHERE submitted_at = '{HERE}'"
         view = "SELECT count(*) FROM above WHERE id = 1"
         self.database, self.before = database, read_count(database, WRITTEN)
