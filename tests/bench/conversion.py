@@ -21,6 +21,7 @@ from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert, observe_conversion, undo
 
 from . import partman, split
+from .archive import timed
 from .figures import Figure
 from .plain_table import MEGABYTES, Users, beside, fill
 from .provisioning import DURABLE
@@ -66,14 +67,17 @@ def _partwarden(server: Server, database: Database, advance: Callable[[int, str]
     advance(0, "by hand")
     with database.connect() as connection:
         fill(connection)
-        by_hand = _seconds(lambda: _by_hand(connection))
+        with timed(server) as by_hand:
+            _by_hand(connection)
         connection.execute("ALTER TABLE run DROP CONSTRAINT by_hand")
         connection.execute("DROP INDEX by_hand")
     advance(1, "conversion")
-    alone = _seconds(lambda: _convert(database))
+    with timed(server) as alone:
+        _convert(database)
     _back(database)
-    note = f"{alone:.1f} s and {by_hand:.1f} s, without other sessions; PostgreSQL {server.version}"
-    figures = [Figure("convert: against VALIDATE and the index by hand", alone / by_hand, "x", LIMIT_OF_ALL, note)]
+    how = f"{alone[0].seconds:.1f} s, {alone[0].against(by_hand[0])}; no other sessions; PostgreSQL {server.version}"
+    times = alone[0].seconds / by_hand[0].seconds
+    figures = [Figure("convert: against VALIDATE and the index by hand", times, "x", LIMIT_OF_ALL, how)]
     figures += _figures("nothing done", database, lambda: time.sleep(QUIET), None)
     figures += _figures("convert", database, lambda: _convert(database))
     advance(2, "the way back")
