@@ -8,6 +8,8 @@ BIN := .venv/bin
 LAB := PYTHONPATH=tests:examples $(BIN)/python
 # More for pytest, such as PYTEST="-k standby -x".
 PYTEST ?=
+# Of `make bench`: some of its parts, such as PART="waits many"; --json is for programs.
+PART ?=
 # Of `make image`: parquet, or nothing.
 VARIANT ?=
 # Test files are distributed to this many processes, each with its own servers and cluster; 0: one process. They are
@@ -86,8 +88,8 @@ image: venv ## build the operator's image and print the path of its archive; VAR
 	@$(LAB) -m lab.image $(VARIANT)
 
 .PHONY: bench
-bench: venv ## run the benchmarks and print a table
-	@$(LAB) -m bench
+bench: venv ## run the benchmarks and print a table; PART=waits: that alone
+	@$(LAB) -m bench $(PART)
 
 .PHONY: lock
 lock: venv ## pin the newest fitting versions of all packages in requirements/

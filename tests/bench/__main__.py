@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lab.cluster import ClusterError, Reporter
 from lab.kubectl import KubectlError
@@ -13,10 +13,14 @@ from . import archive, conversion, fleet, idle, latency, many, memory, provision
 from .figures import Figure, as_json, as_table
 from .stand import Stand, stand
 
-ALONE: dict[str, Callable[[Reporter], list[Figure]]] = {"archive": archive.measure}
+Alone = Callable[[Reporter], list[Figure]]
+ALONE: dict[str, tuple[Alone, ...]] = {
+    "archive": (archive.measure,),
+    "conversion": (conversion.measure,),
+    "waits": (waits.measure, conversion.measure),
+}
 """Measured before a cluster is started, which takes some of the CPU that is measured, and is not needed."""
 PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
-    "conversion": conversion.measure,
     "fleet": fleet.measure,
     "idle": idle.measure,
     "latency": latency.measure,
@@ -24,7 +28,6 @@ PARTS: dict[str, Callable[[Stand], list[Figure]]] = {
     "memory": memory.measure,
     "provisioning": provisioning.measure,
     "takeover": takeover.measure,
-    "waits": waits.measure,
 }
 
 
@@ -40,7 +43,7 @@ def main(arguments: list[str]) -> int:
     began, say, wanted = time.monotonic(), Reporter(), asked.parts or names
     stood_on = {"Python": sys.version.split()[0]}
     try:
-        figures = [figure for part in wanted if part in ALONE for figure in ALONE[part](say)]
+        figures = [figure for measure in alone(wanted) for figure in measure(say)]
         if on_a_stand := [part for part in wanted if part in PARTS]:
             with stand(say) as stood:
                 stood_on |= _stood_on(stood)
@@ -53,6 +56,11 @@ def main(arguments: list[str]) -> int:
         return 130
     _print(figures, stood_on, asked.json, time.monotonic() - began)
     return 0 if all(each.kept for each in figures) else 1
+
+
+def alone(wanted: Sequence[str]) -> list[Alone]:
+    """What is measured without a cluster for these parts; once, what is in two of them."""
+    return [*dict.fromkeys(measure for part in wanted for measure in ALONE.get(part, ()))]
 
 
 def _stood_on(stood: Stand) -> dict[str, str]:

@@ -11,6 +11,7 @@ from itertools import count
 
 import psycopg
 
+from lab.cluster import Reporter
 from lab.postgres import Binaries, Database, Server
 from partwarden.api.policy import TableSpec
 from partwarden.api.types import Interval
@@ -22,7 +23,7 @@ from partwarden.status.conditions import reconciled
 
 from .figures import Figure
 from .provisioning import DURABLE
-from .stand import TABLE, Stand
+from .stand import TABLE
 
 OPEN_FOR = 8.0
 """Seconds for which the transaction stays open."""
@@ -144,15 +145,15 @@ class Course:
     """The reason why an attempt failed."""
 
 
-def measure(stand: Stand) -> list[Figure]:
+def measure(say: Reporter) -> list[Figure]:
     """Every operation on a database of its own, as the operator does it: again after a pause until nothing is left."""
     figures: list[Figure] = []
     with (
         Server.start(Binaries.wheel(), options=DURABLE) as server,
-        stand.say.progress(f"bench: waits beside a transaction of {OPEN_FOR:.0f} s") as advance,
+        say.progress(f"bench: waits beside a transaction of {OPEN_FOR:.0f} s") as advance,
     ):
         with _prepared(server, OPERATIONS[0]) as database:
-            figures += _floor(database)
+            figures += _floor(database, server.version)
         for number, operation in enumerate(OPERATIONS):
             advance(number, len(OPERATIONS), operation.name)
             with _prepared(server, operation) as database:
@@ -217,18 +218,18 @@ def _until(what: str, met: Callable[[], bool]) -> None:
         time.sleep(EVERY)
 
 
-def _floor(database: Database) -> list[Figure]:
+def _floor(database: Database, version: str) -> list[Figure]:
     watched = _watched(None)
     with going_on(database, watched):
         time.sleep(QUIET)
-    how = f"{QUIET:.0f} s of the same with nothing done; what follows holds this, too"
+    how = f"PostgreSQL {version}; {QUIET:.0f} s of the same with nothing done; what follows holds this, too"
     return [Figure(f"baseline: {each.name} waits", each.milliseconds, "ms", note=how) for each in watched]
 
 
 def _measured(database: Database, operation: Operation) -> Course:
     """The transaction begins first, and ends during the attempts."""
     course = Course(_watched(operation))
-    before = _count(database, "SELECT count(*) FROM run")
+    before = read_count(database, "SELECT count(*) FROM run")
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         stack.enter_context(going_on(database, course.watched))
         opened = threading.Event()
@@ -245,15 +246,16 @@ def _measured(database: Database, operation: Operation) -> Course:
 
 def _check_rows(database: Database, operation: Operation, before: int, written: int) -> None:
     """Every written row exists once; older rows are missing only where partitions were to be dropped."""
-    rows = _count(database, "SELECT count(*) FROM run WHERE id > 0")
-    distinct = _count(database, "SELECT count(DISTINCT id) FROM run WHERE id > 0")
+    rows = read_count(database, "SELECT count(*) FROM run WHERE id > 0")
+    distinct = read_count(database, "SELECT count(DISTINCT id) FROM run WHERE id > 0")
     assert rows == distinct == written, f"{operation.name}: of {written} rows written {rows} are there"
-    old = _count(database, "SELECT count(*) FROM run WHERE id < 0")
+    old = read_count(database, "SELECT count(*) FROM run WHERE id < 0")
     expected = before - (EXPIRED * ROWS if "retention" in operation.fields else 0)
     assert old == expected, f"{operation.name}: {expected} of the old rows should be left, {old} are"
 
 
-def _count(database: Database, query: str) -> int:
+def read_count(database: Database, query: str) -> int:
+    """The one number that the query returns."""
     ((found,),) = database.query(query)
     assert isinstance(found, int)
     return found

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from lab.operator import until
 from lab.postgres import Database
 from partwarden.api.policy import Table
 from partwarden.api.retention import KeyEncoding
@@ -17,6 +18,11 @@ from partwarden.postgres.conversion_facts import read_rows, read_table, read_tak
 
 NOW = datetime(2026, 10, 24, 12, tzinfo=UTC)
 CHECK = "partwarden_convert"
+OTHERS = """
+SELECT FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+SCANS = "SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'run'::regclass"
 RICH = """
     CREATE TABLE customer (id int PRIMARY KEY);
     CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
@@ -49,6 +55,12 @@ RICH = """
 def read(database: Database, key: str = "At", name: str = "run") -> PlainTable:
     with session(from_dsn(database.dsn)) as connection:
         return read_table(connection, Table(name=name), key, CHECK)
+
+
+def scans(database: Database) -> list[tuple[object, ...]]:
+    """How often the table was read from its beginning: what a session has counted is seen once it has ended."""
+    until("others have ended", lambda: not database.query(OTHERS))
+    return database.query(SCANS)
 
 
 def test_all_that_is_tied_to_a_table_is_read(database: Database) -> None:
@@ -120,6 +132,26 @@ def test_the_spread_of_the_keys_is_the_same_with_an_index_and_without(database: 
     assert table.spread == Spread(
         nulls=2, infinite=2, lowest="2019-05-05 10:00:00.5+00", highest="2026-11-01 00:00:00+00", ahead=1
     )
+
+
+@pytest.mark.parametrize("index", ["", "CREATE INDEX ON run (at);"], ids=["scanned", "by an index"])
+def test_numbers_are_ordered_as_numbers(database: Database, index: str) -> None:
+    """As texts they are not: in September 2001 seconds since 1970 became longer by a digit."""
+    low, high = 999_999_999, 1_700_000_000
+    database.execute(f"CREATE TABLE run (at bigint); {index} INSERT INTO run VALUES ({high}), (1000000000), ({low})")
+    with session(from_dsn(database.dsn)) as connection:
+        table = read_rows(connection, read(database, "at"), KeyEncoding.EPOCH_SECONDS, NOW)
+    assert table.spread == Spread(lowest=str(low), highest=str(high))
+
+
+def test_no_row_is_read_but_by_the_index_where_there_is_one(database: Database) -> None:
+    database.execute("""CREATE TABLE run (at timestamptz NOT NULL); CREATE INDEX ON run (at);
+        INSERT INTO run SELECT '2020-01-01Z'::timestamptz + n * interval '1 minute' FROM generate_series(1, 20000) n;
+        ANALYZE run""")
+    before = scans(database)
+    with session(from_dsn(database.dsn)) as connection:
+        read_rows(connection, read(database, "at"), KeyEncoding.NATIVE, NOW)
+    assert scans(database) == before
 
 
 def test_keys_that_encode_a_moment_are_read_as_they_are(database: Database) -> None:

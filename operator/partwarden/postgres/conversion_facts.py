@@ -288,12 +288,13 @@ def read_taken(connection: Session, table: PlainTable, names: list[str]) -> froz
 
 INFINITE = (KeyType.DATE, KeyType.TIMESTAMP, KeyType.TIMESTAMPTZ)
 
-# With an index each question reads one row, or as many as it counts; without one they are asked in one scan.
+# With an index each question reads one row, or as many as it counts; without one they are asked in one scan. The bare
+# name in ORDER BY would be that of the text that is returned: no index has its order, and it is not that of numbers.
 INDEXED = """
 SELECT (SELECT count(*) FROM (SELECT FROM ONLY {table} WHERE {key} IS NULL LIMIT {limit}) r) AS nulls,
        (SELECT count(*) FROM (SELECT FROM ONLY {table} WHERE {infinite} LIMIT {limit}) r) AS infinite,
-       (SELECT {key}::text FROM ONLY {table} WHERE {finite} ORDER BY {key} LIMIT 1) AS lowest,
-       (SELECT {key}::text FROM ONLY {table} WHERE {finite} ORDER BY {key} DESC LIMIT 1) AS highest,
+       (SELECT {key}::text FROM ONLY {table} r WHERE {finite} ORDER BY r.{key} LIMIT 1) AS lowest,
+       (SELECT {key}::text FROM ONLY {table} r WHERE {finite} ORDER BY r.{key} DESC LIMIT 1) AS highest,
        (SELECT count(*) FROM (SELECT FROM ONLY {table} WHERE {finite} AND {key} > {now} LIMIT {limit}) r) AS ahead
 """
 SCANNED = """

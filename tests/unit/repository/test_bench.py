@@ -6,13 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from bench import figures, waits
-from bench.__main__ import ALONE, PARTS
+from bench import conversion, figures, split, waits
+from bench.__main__ import ALONE, PARTS, alone
 from bench.figures import Figure
 from bench.idle import read_requests
 from bench.waits import OPERATIONS, Course, Operation, Watched
 from lab.site import CRD
 from partwarden.api.policy import TableSpec
+from partwarden.errors import TableBusy
+from partwarden.planner.actions import AnalyzeParent, Outcome
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,28 @@ def test_only_who_writes_into_a_moving_range_may_wait_for_long() -> None:
         "drain: until done": (2.0, None),
     }
     assert shown["drain: until done"].note == "1 attempt"
+
+
+def test_waits_are_those_of_a_conversion_as_well_and_nothing_is_measured_twice() -> None:
+    assert alone(["waits"]) == [waits.measure, conversion.measure]
+    assert alone(["conversion", "fleet", "waits"]) == [conversion.measure, waits.measure]
+
+
+def test_rows_move_in_the_time_of_the_reconciles_that_moved_them() -> None:
+    course, step = split.Course(), AnalyzeParent(schema="public", name="run", reason="", lock="")
+    for each in (
+        Outcome(step, TableBusy("held"), 9.0),
+        Outcome(step, TableBusy("held"), 9.0),
+        Outcome(step, None, 2.0),
+    ):
+        course.add(each)
+    (figure,) = course.figures("split", 3000)
+    assert (figure.value, figure.note) == (1500.0, "3,000 rows; reconciles: 1, and 2 that failed; held")
+
+
+def test_the_months_that_leave_have_passed_when_the_split_is_planned() -> None:
+    # A conversion on the last day of a month keeps the next one in the table, too.
+    assert waits.month(2) < split.LATER < waits.month(3)
 
 
 def test_every_part_is_explained() -> None:
