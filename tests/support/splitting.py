@@ -61,7 +61,7 @@ def split(
 
 def ends(report: Report) -> list[str]:
     """How each action ended: what it was about, or the error."""
-    return [str(each.error) if each.error else each.action.title for each in report.outcomes]
+    return [str(each.error) if each.error else (each.did or each.action).title for each in report.outcomes]
 
 
 class Sessions:

@@ -14,8 +14,8 @@ They print a table for people, or one JSON document for programs; fields may be 
       "nextBoundary",                          when the plan changes by itself
       "blocked",                               no action can succeed until a finding is fixed
       "actions": [{"action", "schema", "partition", "from", "to", "reason", "lock",
-                   "result", "error"}],        what is due; the last two only after apply: Done, Failed or NotTried;
-                                               {"reason", "message"} or null
+                   "result", "error"}],        what is due; the last two only after apply: Done, Partly, Failed or
+                                               NotTried; {"reason", "message"} or null
       "steps": [{"id", "action", "schema", "partition", "from", "to", "reason", "lock", "rows", "bytes", "notBefore",
                  "waitsFor": [{"on", "message"}]}],     what is due, and all that comes after it by itself, in order
       "planDigest",                            what apply --approve has to name, or null: nothing waits for an approval

@@ -10,7 +10,7 @@ import click
 
 from ..api.status import PlannedAction
 from ..errors import PartwardenError
-from ..planner.actions import Action, Outcome
+from ..planner.actions import Action, Outcome, SplitLegacy
 from ..planner.calendar import Range, iso
 from ..planner.plan import Plan
 from ..planner.schedule import PlannedStep
@@ -95,7 +95,8 @@ def action_document(action: Action, outcomes: Sequence[Outcome] | None) -> dict[
 def _result(action: Action, outcomes: Sequence[Outcome]) -> tuple[str, PartwardenError | None]:
     for each in outcomes:
         if each.action == action:
-            return "Failed" if each.error else "Done", each.error
+            partly = isinstance(each.did, SplitLegacy) and each.did.part
+            return "Failed" if each.error else "Partly" if partly else "Done", each.error
     return "NotTried", None
 
 

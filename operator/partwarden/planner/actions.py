@@ -226,3 +226,5 @@ class Outcome:
     error: PartwardenError | None = None
     seconds: float = field(default=0.0, compare=False)
     """How long it took; of those that were done in one go, how long all of them took."""
+    did: Action | None = None
+    """What was done, where that is not the action as it was planned, but a part of it."""

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from ..api.conversion import Split
 from ..errors import UserError
 from .actions import Action, DrainIntoPartition, SplitLegacy
-from .calendar import BoundedRange
+from .calendar import BoundedRange, iso
 from .context import PlanContext
 from .creation import SECOND, check_free
 from .findings import Finding
@@ -104,8 +104,8 @@ def _action(
         name, left = grows.name, BoundedRange(cell.lower, held.upper)
         lock = f"ACCESS EXCLUSIVE on {parent}, {legacy} and {grows}"
         why = (
-            f"its rows from {bounds.lower} to {bounds.upper} move into partition {grows}, which has those after them "
-            "(spec.convert.split)"
+            f"its rows from {bounds.lower} to {iso(held.upper)} move into partition {grows}, which has those that are "
+            "later (spec.convert.split)"
         )
     into = DrainIntoPartition(
         schema=parent.schema, name=name, range=left, bounds=bounds, reason=why, lock=lock, rows=0, max_rows=most

@@ -180,14 +180,15 @@ def execute(
             if isinstance(action, MAINTENANCE) and not _may_begin(outcomes, deadline):
                 return ""
             recheck.begins(f"{action.verb} {action}", _longest(action, deadline), step)
-            began, error = time.monotonic(), None
+            began, error, done = time.monotonic(), None, action
             try:
-                action = execute_action(connection, inventory, plan.key, action, deadline, recheck)
+                done = execute_action(connection, inventory, plan.key, action, deadline, recheck)
             except Withdrawn as withdrawn:
                 return str(withdrawn)
             except PartwardenError as failure:
                 error = failure
-            outcomes.append(Outcome(action, error, time.monotonic() - began))
+            did = None if done is action else done
+            outcomes.append(Outcome(action, error, time.monotonic() - began, did))
             if connection.closed or isinstance(error, DatabaseUnreachable):
                 _reconnect(connection, inventory)
             if _is_final(action, error) or (recheck.yields and step and _took_long(outcomes[-1])):

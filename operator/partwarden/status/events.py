@@ -77,7 +77,7 @@ class CompletedAction:
     @classmethod
     def of(cls, outcome: Outcome) -> CompletedAction:
         """The words of an outcome without an error."""
-        action, gone = outcome.action, None
+        action, gone = outcome.did or outcome.action, None
         if isinstance(action, DropDetached) and action.archive:
             gone = DroppedTable(action.oid, action.archive, names(action.schema, action.name, action.oid))
         return cls(action.done, action.past, action.noun, action.title, str(action), outcome.seconds, gone)
