@@ -72,6 +72,10 @@ REFUSED: Mapping[TiedKind, tuple[str, str]] = {
     TiedKind.PERIOD: ("it would be checked anew under the lock", "drop it"),
     TiedKind.SELF_REFERENCE: ("its rows would be read again under the lock", "drop it"),
     TiedKind.RULE: ("a rule on the table is of the one that is renamed", "drop it, or write it as a trigger"),
+    TiedKind.ONLY_VIEW: (
+        "it leaves out partitions, and all rows will be in one: it would find none",
+        "make it again without ONLY",
+    ),
     TiedKind.MATERIALIZED_VIEW: (
         "it reads the table by its OID, so it would read the first partition only",
         REMOVE,

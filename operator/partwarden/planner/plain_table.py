@@ -34,6 +34,7 @@ class TiedKind(StrEnum):
     PARTITIONED_REFERENCE = "foreign key of a partitioned table"
     PERIOD = "foreign key with PERIOD"
     VIEW = "view"
+    ONLY_VIEW = "view of ONLY the table"
     RULE = "rule on the table"
     MATERIALIZED_VIEW = "materialized view"
     BEFORE_TRIGGER = "row trigger before the event"

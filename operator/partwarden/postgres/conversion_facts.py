@@ -31,6 +31,7 @@ from ..planner.plain_table import (
 from . import catalog, ddl
 from .answers import UnreadAnswer, check_rows
 from .connection import Session, run
+from .conversion_obstacles import ONLY
 from .table_state import ends
 from .transaction import read_only, reading_rows
 
@@ -177,6 +178,7 @@ WITH used(classid, objid) AS (
   FROM used u JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
 )
 SELECT CASE WHEN d.by_key THEN 'GROUPED_VIEW'
+            WHEN v.relkind = 'v' AND NOT d.by_type AND {only} THEN 'ONLY_VIEW'
             WHEN v.relkind = 'v' AND NOT d.by_type THEN 'VIEW'
             WHEN v.relkind = 'm' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
        left(CASE WHEN v.relkind IN ('v', 'm') AND NOT d.by_type THEN n.nspname || '.' || v.relname
@@ -210,8 +212,12 @@ def read_table(connection: Session, table: Table, key: str, check: str) -> Plain
             f"{inventory.server.user!r} may not see its schema: correct the name (names are matched exactly)"
         )
     names = {"key": key, "oid": parent.oid, "schema": parent.schema, "name": parent.name, "most": MOST + 1}
+    only = SQL(ONLY).format(rule=SQL("w.oid"), schema=parent.schema, table=parent.name)
     queries = (TABLE, COLUMNS, CONSTRAINTS, INDEXES, TIED, DEPENDENTS)
-    asked: list[Composable] = [*(SQL(each).format(**names) for each in queries), ask_leftover(parent.oid, key, check)]
+    asked: list[Composable] = [
+        *(SQL(each).format(only=only, **names) for each in queries),
+        ask_leftover(parent.oid, key, check),
+    ]
     about, columns, *lists, checks = read_only(connection, *asked, statement_timeout=catalog.TIMEOUT)
     for rows in (about, columns, *lists, checks):
         check_rows(rows)
