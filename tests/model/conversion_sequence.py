@@ -84,7 +84,7 @@ class ConversionSequence:
             sessions.ahead = ahead[0].lower
             sessions.goes_on()
             self._compare(shape, first, ahead)
-            split = "referenced" not in shape.chosen and self.rng.random() < 0.5
+            split = not shape.chosen & {"referenced", "self reference"} and self.rng.random() < 0.7
             if split:
                 self._split(shape, sessions)
             if split and "narrow key" in shape.chosen:

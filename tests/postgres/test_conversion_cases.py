@@ -69,6 +69,11 @@ REFUSED = {
         "foreign key of the table f",
         "VALIDATE CONSTRAINT",
     ),
+    "its own foreign key to a key that becomes wider": (
+        "CREATE TABLE run (id int PRIMARY KEY, at date, up int CONSTRAINT f REFERENCES run)",
+        "to itself (to a key without the partition key) f",
+        "drop it, or let it point",
+    ),
     "NULL": (f"{PLAIN} INSERT INTO run VALUES (1, NULL), (2, NULL)", "column at", "UPDATE or delete"),
     "infinity": (f"{PLAIN} INSERT INTO run VALUES (1, 'infinity')", "column at", "UPDATE or delete"),
     "far future": (f"{PLAIN} INSERT INTO run VALUES (1, now() + interval '30 years')", "public.run", "correct or"),

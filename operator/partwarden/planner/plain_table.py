@@ -28,6 +28,7 @@ class TiedKind(StrEnum):
 
     FOREIGN_KEY = "foreign key of the table"
     SELF_REFERENCE = "foreign key of the table to itself"
+    NARROW_SELF_REFERENCE = "foreign key of the table to itself (to a key without the partition key)"
     REFERENCE = "foreign key of another table"
     """To a key with the column that rows are partitioned by."""
     NARROW_REFERENCE = "foreign key of another table (to a key without the partition key)"
@@ -162,6 +163,8 @@ class PlainTable:
     """Of the table with TOAST and indexes."""
     heap: int
     """Bytes that a validation reads."""
+    referring: int = 0
+    """Bytes of the tables whose foreign keys point to it, which their validation reads."""
     rows: int | None
     """The planner's estimate; None where there is none."""
     key: KeyColumn | None

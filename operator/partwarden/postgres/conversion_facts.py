@@ -47,6 +47,9 @@ SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relispa
        c.relrowsecurity AND c.relforcerowsecurity
          AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE oid = c.relowner) AS forced,
        coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
+       coalesce((SELECT sum(pg_relation_size(conrelid)) FROM
+                 (SELECT DISTINCT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = c.oid) k), 0)::int8
+         AS referring,
        coalesce(pg_relation_size(c.oid), 0) AS heap, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows
 FROM pg_class c WHERE c.oid = {oid}
 """
@@ -114,11 +117,12 @@ LONGEST_CHECK = 4096
 TIED = """
 SELECT kind, left(name, 255) AS name, validated FROM (
   SELECT CASE WHEN coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) THEN 'PERIOD'
-              WHEN k.conrelid = k.confrelid THEN 'SELF_REFERENCE' WHEN k.conrelid = {oid} THEN 'FOREIGN_KEY'
+              WHEN k.conrelid = {oid} AND k.confrelid <> {oid} THEN 'FOREIGN_KEY'
               WHEN r.relkind <> 'r' THEN 'PARTITIONED_REFERENCE'
               WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = {oid} AND attnum = ANY (k.confkey)
-                           AND attname = {key}) THEN 'REFERENCE'
-              ELSE 'NARROW_REFERENCE' END AS kind,
+                           AND attname = {key})
+              THEN CASE WHEN k.conrelid = {oid} THEN 'SELF_REFERENCE' ELSE 'REFERENCE' END
+              ELSE CASE WHEN k.conrelid = {oid} THEN 'NARROW_SELF_REFERENCE' ELSE 'NARROW_REFERENCE' END END AS kind,
          CASE WHEN k.conrelid = {oid} THEN k.conname::text
               ELSE k.conname || ' of ' || n.nspname || '.' || r.relname END AS name,
          k.convalidated AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS validated

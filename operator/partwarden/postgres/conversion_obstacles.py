@@ -61,8 +61,8 @@ FROM t, pg_constraint k, LATERAL (VALUES
    'drop it first'),
   (k.contype = 'f' AND coalesce((to_jsonb(k) ->> 'conperiod')::bool, false), 'is a foreign key with PERIOD',
    'drop it first'),
-  (k.contype = 'f' AND k.confrelid = t.oid,
-   'is a foreign key to the table itself: its rows would be read again under the lock', 'drop it first'),
+  (k.contype = 'f' AND k.confrelid = t.oid AND t.key <> ALL (k.confkey),
+   'points to the table itself, to a key that is not unique over all partitions', 'drop it first'),
   (k.contype IN ('p', 'u') AND t.key <> ALL (k.conkey) AND k.conname <> ALL ({narrow}),
    'does not hold the key column, and a partitioned table can only keep it with that column', 'widen it, or drop it')
 ) found(holds, what, way_out) WHERE k.conrelid = t.oid AND holds AND k.conname <> {check}

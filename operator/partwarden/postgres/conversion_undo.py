@@ -22,7 +22,7 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, conversion_remains, ddl, locks, split_leftovers
+from . import catalog, conversion_remains, ddl, locks, self_references, split_leftovers
 from . import conversion_definition as definition
 from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
@@ -247,6 +247,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
+    own_keys = self_references.read(connection, parent.oid)
     flags, split = statements(connection, definition.SECURITY_FLAGS, **names), split_leftovers.undo(connection, legacy)
     last = list(names_again(connection, parent, legacy, found.mark))
     left = conversion_remains.used(connection, found.others)
@@ -258,7 +259,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     # With its partitions, in the order in which every reader locks them.
     yield from (SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above), lock_in_time())
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
-    yield from drops
+    yield from (*drops, *self_references.take(own_keys))
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
     yield from (*split, *own)
@@ -277,11 +278,13 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from last
     # The names of keys are back, and with them what foreign keys point to.
     yield from role.as_login(again((), referenced, ()))
+    yield from self_references.give(own_keys, parent)
     yield from rules
     yield from flags
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
     yield from conversion_remains.inherit(above, left)
-    mark = conversion_remains.mark(found.mark, to_validate(referenced, found.mark), left)
+    unproven = (*to_validate(referenced, found.mark), *self_references.to_validate(own_keys, parent))
+    mark = conversion_remains.mark(found.mark, unproven, left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
 
