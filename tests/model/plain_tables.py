@@ -95,6 +95,9 @@ class PlainTableShape:
             f"INSERT INTO {self.name} (id, {key}, n, code, customer) "
             f"SELECT -i, now() - i * interval '9 days', i, -i, 1 FROM generate_series(1, {STATIC}) i"
         )
+        if self._has("self reference"):
+            chief = f"SELECT {key} FROM {self.name} WHERE id = -9"
+            database.execute(f"UPDATE {self.name} SET chief = -9, since = ({chief}) WHERE id < -9")
         if self._has("referenced"):
             database.execute(f"INSERT INTO code.log SELECT id, {key} FROM {self.name} WHERE id > -9")
 
@@ -126,6 +129,7 @@ class PlainTableShape:
             self._if("generated", "twice bigint GENERATED ALWAYS AS (n * 2) STORED"),
             self._if("generated", "thrice bigint GENERATED ALWAYS AS (n * 3) VIRTUAL") if major >= 18 else "",
             self._if("domain", '"Wei rd" code.positive'),
+            self._if("self reference", f"chief bigint, since {self.type}"),
         ]
         storage = self._if("storage", "WITH (fillfactor = 80)") if not partitioned else ""
         how = f"PARTITION BY RANGE ({key})" if partitioned else storage
@@ -153,6 +157,12 @@ class PlainTableShape:
         yield self._if(
             "reference", f"ALTER TABLE {name} ADD CONSTRAINT c FOREIGN KEY (customer) REFERENCES code.customer"
         )
+        if self._has("self reference"):
+            yield (
+                f"ALTER TABLE {name} ADD CONSTRAINT chief FOREIGN KEY (since, chief) REFERENCES {name} ({key}, id) "
+                "ON UPDATE CASCADE DEFERRABLE"
+            )
+            yield f"COMMENT ON CONSTRAINT chief ON {name} IS 'its chief'"
         if self._has("referenced"):
             yield f"CREATE TABLE code.log (run bigint, at {self.type})"
             yield (
@@ -174,6 +184,10 @@ class PlainTableShape:
             yield f"CREATE TRIGGER before BEFORE UPDATE OF n ON {name} FOR EACH ROW EXECUTE FUNCTION code.pass()"
             yield f"CREATE TRIGGER off BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION code.pass()"
             yield f"CREATE TRIGGER st AFTER DELETE ON {name} REFERENCING OLD TABLE AS o EXECUTE FUNCTION code.pass()"
+            yield (
+                f"CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON {name} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+                "EXECUTE FUNCTION code.pass()"
+            )
             yield f"ALTER TABLE {name} DISABLE TRIGGER off; COMMENT ON TRIGGER noted ON {name} IS 'a trigger'"
         if self._has("policies"):
             yield f"CREATE POLICY p ON {name} FOR SELECT TO {reader} USING (n > 5)"
@@ -214,6 +228,7 @@ OPTIONS = (
     "included",
     "reference",
     "referenced",
+    "self reference",
     "check",
     "statistics",
     "views",
@@ -242,7 +257,10 @@ def draw(rng: Random, database: Database) -> PlainTableShape:
     if database.server.major >= 18 and chosen >= {"publication", "identity by full", "generated"}:
         # A replica identity must not have generated columns that are not published: no row could be changed.
         chosen.remove("publication")
-    if "referenced" in chosen:
+    if rng.random() < 0.5:
+        # Neither can be split.
+        chosen -= {"referenced", "self reference"}
+    if chosen & {"referenced", "self reference"}:
         chosen.add("unique index")
     if "nullable key" in chosen and "wide key" in chosen:
         chosen.remove("nullable key")

@@ -113,8 +113,9 @@ class Traffic:
     stop: threading.Event = field(default_factory=threading.Event)
     ahead: str | None = None
     moving: bool = False
-    """Whether rows may move back just now. A snapshot that is taken in the very moment and used after it misses them,
-    which PostgreSQL cannot prevent; one that was taken before is waited for."""
+    """Whether rows may leave the first partition just now. A snapshot that is taken in the very moment and used after
+    it misses them, which PostgreSQL cannot prevent; one that was taken before is waited for. No other step, neither the
+    conversion nor the way back, may hide a row from any snapshot."""
     done: Counter[str] = field(default_factory=Counter)
     futures: list[Future[None]] = field(default_factory=list)
 

@@ -73,7 +73,7 @@ def test_all_that_is_tied_to_a_table_is_read(database: Database) -> None:
     tied = {(each.kind.name, each.name, each.validated) for each in table.tied}
     assert tied == {
         ("FOREIGN_KEY", "run_customer_fkey", True),
-        ("SELF_REFERENCE", "run_before_fkey", True),
+        ("NARROW_SELF_REFERENCE", "run_before_fkey", True),
         ("NARROW_REFERENCE", "log_run_fkey of public.log", False),
         ("REFERENCE", "other_at_code_fkey of public.other", True),
         ("VIEW", "public.recent", True),

@@ -129,13 +129,15 @@ def test_a_trigger_that_may_set_the_key_is_named(database: Database) -> None:
 def test_where_the_swap_needs_a_right_that_the_login_lacks_no_check_is_left(database: Database) -> None:
     """A write beyond its range would be refused, however long it takes until the right is given."""
     owner = database.new_role()
-    database.execute(f"""{RUN} GRANT CREATE ON SCHEMA public TO {owner.name}; ALTER TABLE run OWNER TO {owner.name};
-        CREATE VIEW of_others AS SELECT id FROM run""")
-    plan = observe(owner.dsn)
-    if plan.conversion is not None:
+    database.execute(f"""{RUN} GRANT CREATE ON SCHEMA public TO {owner.name}; ALTER TABLE run OWNER TO {owner.name}""")
+    with session(from_dsn(owner.dsn)) as connection:
+        plan = observe_conversion(connection, WANTED)
+        # Made once the plan is there, which would have named it.
+        database.execute("CREATE VIEW of_others AS SELECT id FROM run")
         with pytest.raises(InsufficientPrivilege, match="of_others"):
-            do(owner.dsn)
+            convert(connection, WANTED, plan, 10.0, lambda *_: None)
     assert database.query(CHECKS, CHECK) == []
+    assert "view public.of_others is made anew" in str(observe(owner.dsn).refusals)
     do(database.dsn)
 
 

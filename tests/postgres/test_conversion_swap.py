@@ -229,8 +229,8 @@ FORBIDDEN = (
     ("CREATE TABLE run (at date, EXCLUDE (at WITH =))", "constraint run_at_excl excludes overlapping rows"),
     ("CREATE TABLE run (at date, CONSTRAINT c CHECK (at > '2000-01-01') NO INHERIT)", "constraint c is NO INHERIT"),
     (
-        "CREATE TABLE run (at date PRIMARY KEY, up date CONSTRAINT f REFERENCES run)",
-        "constraint f is a foreign key to the table itself",
+        "CREATE TABLE run (id int UNIQUE, at date, up int CONSTRAINT f REFERENCES run (id))",
+        "constraint f points to the table itself, to a key that is not unique",
     ),
     (
         "CREATE TABLE o (id int PRIMARY KEY); CREATE TABLE run (at date, o int);"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
 from lab.postgres import Database
 from partwarden.errors import StatementRejected, TableBusy
+from partwarden.postgres import conversion_undo
+from partwarden.postgres.connection import session
+from partwarden.postgres.conninfo import from_dsn
 from support.converted import AHEAD, ID, LEGACY, PLAIN, convert, undo
 
 ROWS = "SELECT count(*), count(DISTINCT id), min(at)::date::text, max(at)::date::text FROM run"
@@ -92,3 +97,39 @@ def test_rows_that_all_of_a_database_is_published_for_are_not_moved(converted: D
     converted.execute(f"DELETE FROM run WHERE at >= '{AHEAD[0].lower}'")
     assert undo(converted.dsn) == 0
     assert converted.query("SELECT count(*) FROM run") == [(1000,)]
+
+
+@pytest.mark.parametrize(
+    "renamed",
+    [f"TABLE {LEGACY} RENAME TO elder", f"INDEX {LEGACY}_pkey RENAME TO narrow", "INDEX run_pkey RENAME TO k"],
+)
+def test_what_was_renamed_since_is_found(converted: Database, renamed: str) -> None:
+    converted.execute(f"ALTER {renamed}")
+    assert undo(converted.dsn) == 3
+    keys = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'run'::regclass"
+    assert converted.query(keys) == [("k" if "run_pkey" in renamed else "run_pkey",)]
+
+
+def test_a_table_that_bears_another_name_since_is_made_plain_under_that(converted: Database) -> None:
+    converted.execute("ALTER TABLE run RENAME TO ran")
+    with session(from_dsn(converted.dsn)) as connection:
+        assert conversion_undo.undo(connection, "public", "ran", time.monotonic() + 10.0) == 3
+    assert converted.query("SELECT count(*) FROM ran") == [(1003,)]
+    keys = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'ran'::regclass"
+    assert converted.query(keys) == [("run_pkey",)]
+
+
+def test_a_table_that_was_moved_or_given_away_says_what_to_do_with_its_partitions(converted: Database) -> None:
+    owner = converted.new_role().name
+    converted.execute(f"""GRANT ALL ON SCHEMA public TO {owner}; CREATE SCHEMA new AUTHORIZATION {owner};
+        ALTER TABLE run OWNER TO {owner}; ALTER TABLE run SET SCHEMA new""")
+    for what in ("owner", "owner", "owner", "schema"):
+        with (
+            session(from_dsn(converted.dsn)) as connection,
+            pytest.raises(StatementRejected, match=f"has another {what} than the table; ALTER TABLE ") as refused,
+        ):
+            conversion_undo.undo(connection, "new", "run", time.monotonic() + 10.0)
+        converted.execute(str(refused.value).partition("the table; ")[2])
+    with session(from_dsn(converted.dsn)) as connection:
+        assert conversion_undo.undo(connection, "new", "run", time.monotonic() + 10.0) == 3
+    assert converted.query("SELECT count(*) FROM new.run") == [(1003,)]

@@ -16,7 +16,7 @@ from .calendar import DAY, HOUR, SHORTEST, BoundedRange, Grid, iso
 from .conversion import Conversion, NewPartition
 from .conversion_rules import CHECK, Change, Refusal, Wanted, changes, is_ours, refusals, widened
 from .keys import MAX_BYTES, Codec, partition_name
-from .plain_table import PlainTable
+from .plain_table import PlainTable, TiedKind
 
 READ_RATE, BUILD_RATE = 100 << 20, 25 << 20
 """Bytes of the table that a server reads, and that it puts into an index, in a second: a slow disk's."""
@@ -24,6 +24,7 @@ CAREFUL = 4
 """By how much everything may take longer than estimated."""
 MOST_AHEAD = 12
 """How many intervals the latest row may be ahead of now: all until then stays in one partition."""
+REFERRING = (TiedKind.REFERENCE, TiedKind.SELF_REFERENCE)
 FOR_SWAP = HOUR
 """How long the CHECK must hold where nothing is left to be done but the swap."""
 
@@ -270,3 +271,16 @@ def _steps(table: PlainTable, conversion: Conversion, has_check: bool) -> Iterat
     yield Step("VALIDATE CONSTRAINT, which reads every row", "SHARE UPDATE EXCLUSIVE", "no session", read, validated)
     swap = f"rename to {conversion.legacy}, make the partitioned table, attach, and {len(conversion.ahead)} ahead"
     yield Step(swap, "ACCESS EXCLUSIVE", f"{heavy}, and until it is committed", 0.0)
+    yield from _validations(table)
+
+
+def _validations(table: PlainTable) -> Iterator[Step]:
+    """Of the foreign keys that point to the table, once it is partitioned; those of other tables lock these as well."""
+    keys = {each.name: each.kind for each in table.tied if each.kind in REFERRING and each.validated}
+    if not keys:
+        return
+    text = f"VALIDATE CONSTRAINT {', '.join(keys)}: of the tables that refer to it each row is read"
+    lock, waits = "ROW SHARE", "no session"
+    if TiedKind.SELF_REFERENCE in keys.values():
+        lock, waits = "SHARE ROW EXCLUSIVE", "writers, 50 ms at most each time, once it is validated"
+    yield Step(text, lock, waits, table.referring / READ_RATE)

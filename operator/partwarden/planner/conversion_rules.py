@@ -70,8 +70,15 @@ REFUSED: Mapping[TiedKind, tuple[str, str]] = {
     ),
     TiedKind.PARTITIONED_REFERENCE: ("PostgreSQL would read that table under the lock", REMOVE),
     TiedKind.PERIOD: ("it would be checked anew under the lock", "drop it"),
-    TiedKind.SELF_REFERENCE: ("its rows would be read again under the lock", "drop it"),
+    TiedKind.NARROW_SELF_REFERENCE: (
+        "it points to a key that is not unique over all partitions",
+        "drop it, or let it point to a key with the partition key",
+    ),
     TiedKind.RULE: ("a rule on the table is of the one that is renamed", "drop it, or write it as a trigger"),
+    TiedKind.ONLY_VIEW: (
+        "it leaves out partitions, and all rows will be in one: it would find none",
+        "make it again without ONLY",
+    ),
     TiedKind.MATERIALIZED_VIEW: (
         "it reads the table by its OID, so it would read the first partition only",
         REMOVE,
@@ -101,6 +108,8 @@ REFUSED: Mapping[TiedKind, tuple[str, str]] = {
 KEPT: Mapping[TiedKind, str] = {
     TiedKind.FOREIGN_KEY: "kept, not checked again; writers of the table that it refers to wait while it is attached",
     TiedKind.REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on",
+    TiedKind.SELF_REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on; writers "
+    "wait for a moment then",
     TiedKind.VIEW: "made anew with the same definition, owner, grants, comments and options",
     TiedKind.BEFORE_TRIGGER: "kept, and so for each new partition; that is chosen before it fires: a write fails "
     "where it sets the partition key so that the row belongs elsewhere",
@@ -228,7 +237,7 @@ def _tied(table: PlainTable, wanted: Wanted) -> Iterator[Refusal]:
     for each in table.tied:
         if each.kind in REFUSED:
             yield Refusal(str(each), *REFUSED[each.kind])
-        elif each.kind is TiedKind.FOREIGN_KEY and not each.validated:
+        elif each.kind in (TiedKind.FOREIGN_KEY, TiedKind.SELF_REFERENCE) and not each.validated:
             yield _unproven(each)
         elif each.kind is TiedKind.GROUPED_VIEW and grouped:
             why = "it groups by a key that becomes wider, and would need every column in GROUP BY then"

@@ -28,12 +28,14 @@ class TiedKind(StrEnum):
 
     FOREIGN_KEY = "foreign key of the table"
     SELF_REFERENCE = "foreign key of the table to itself"
+    NARROW_SELF_REFERENCE = "foreign key of the table to itself (to a key without the partition key)"
     REFERENCE = "foreign key of another table"
     """To a key with the column that rows are partitioned by."""
     NARROW_REFERENCE = "foreign key of another table (to a key without the partition key)"
     PARTITIONED_REFERENCE = "foreign key of a partitioned table"
     PERIOD = "foreign key with PERIOD"
     VIEW = "view"
+    ONLY_VIEW = "view of ONLY the table"
     RULE = "rule on the table"
     MATERIALIZED_VIEW = "materialized view"
     BEFORE_TRIGGER = "row trigger before the event"
@@ -161,6 +163,8 @@ class PlainTable:
     """Of the table with TOAST and indexes."""
     heap: int
     """Bytes that a validation reads."""
+    referring: int = 0
+    """Bytes of the tables whose foreign keys point to it, which their validation reads."""
     rows: int | None
     """The planner's estimate; None where there is none."""
     key: KeyColumn | None

@@ -102,7 +102,7 @@ SELECT s.statement FROM pg_constraint k, LATERAL (VALUES
   (1, format('ALTER TABLE %s ADD CONSTRAINT %I %s', {new}, k.conname, pg_get_constraintdef(k.oid))),
   (2, format('COMMENT ON CONSTRAINT %I ON %s IS %L', k.conname, {new}, obj_description(k.oid, 'pg_constraint')))
 ) s (place, statement)
-WHERE k.conrelid = {old} AND k.contype = 'f' AND k.conparentid = 0
+WHERE k.conrelid = {old} AND k.contype = 'f' AND k.conparentid = 0 AND k.confrelid <> {old}
   AND (s.place < 2 OR obj_description(k.oid, 'pg_constraint') IS NOT NULL) ORDER BY k.conname, s.place
 """
 # Tables that its foreign keys point to: to add such a key locks them against writers.
@@ -112,7 +112,7 @@ FROM pg_constraint k JOIN pg_class o ON o.oid = k.confrelid JOIN pg_namespace n 
 WHERE k.conrelid = {old} AND k.contype = 'f' AND k.conparentid = 0 AND k.confrelid <> k.conrelid
   AND has_table_privilege({login}, o.oid, 'UPDATE, DELETE, TRUNCATE') ORDER BY o.oid
 """
-# DROP before, ADD after; what was valid is validated once it is done.
+# Of other tables. DROP before, ADD after; what was valid is validated once it is done.
 REFERENCED = """
 SELECT format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, o.relname, k.conname) AS take,
        format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s%s', n.nspname, o.relname, k.conname, pg_get_constraintdef(k.oid),
@@ -122,7 +122,8 @@ SELECT format('ALTER TABLE %I.%I DROP CONSTRAINT %I', n.nspname, o.relname, k.co
        obj_description(k.oid, 'pg_constraint') IS NOT NULL AS commented,
        k.convalidated AS valid, n.nspname AS schema, o.relname AS table, k.conname AS name, o.oid
 FROM pg_constraint k JOIN pg_class o ON o.oid = k.conrelid JOIN pg_namespace n ON n.oid = o.relnamespace
-WHERE k.confrelid = {old} AND k.contype = 'f' AND k.conparentid = 0 ORDER BY o.oid, k.conname
+WHERE k.confrelid = {old} AND k.contype = 'f' AND k.conparentid = 0 AND o.oid <> {old}
+  AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = {old} AND inhrelid = o.oid) ORDER BY o.oid, k.conname
 """
 # Whatever a view has beside its query stays with it: grants, comments, triggers, views above.
 VIEWS = """

@@ -22,6 +22,7 @@ from .conversion_definition import legacy_name
 from .conversion_facts import read_rows, read_table, read_taken
 from .conversion_obstacles import obstacles
 from .conversion_prepare import Report, abandon, prepare, remove_check
+from .conversion_rights import lacking
 from .conversion_swap import swap
 from .transaction import read_only, translated
 
@@ -42,8 +43,9 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
     plan = plan_conversion(table, wanted)
     if plan.conversion is not None:
         plan = plan_conversion(table, wanted, read_taken(connection, table, plan.names))
-    # The swap asks them again under its lock: what it would refuse is known before anything is done.
-    if plan.conversion is not None and (found := obstacles(connection, plan.conversion)):
+    # The swap asks again for what it refuses, under its lock, and PostgreSQL for rights: all is known before a step.
+    about = plan.conversion
+    if about is not None and (found := (*obstacles(connection, about), *lacking(connection, about))):
         return ConversionPlan(table, tuple(Refusal(str(table), *each) for each in found))
     if plan.conversion is not None and (taken := tuple(_taken_names(connection, table, plan.conversion))):
         return ConversionPlan(table, taken)

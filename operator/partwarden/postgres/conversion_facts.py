@@ -31,6 +31,7 @@ from ..planner.plain_table import (
 from . import catalog, ddl
 from .answers import UnreadAnswer, check_rows
 from .connection import Session, run
+from .conversion_obstacles import ONLY
 from .table_state import ends
 from .transaction import read_only, reading_rows
 
@@ -46,6 +47,9 @@ SELECT c.relkind::text AS kind, c.relpersistence::text AS persistence, c.relispa
        c.relrowsecurity AND c.relforcerowsecurity
          AND NOT (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE oid = c.relowner) AS forced,
        coalesce(pg_total_relation_size(c.oid), 0) AS bytes,
+       coalesce((SELECT sum(pg_relation_size(conrelid)) FROM
+                 (SELECT DISTINCT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = c.oid) k), 0)::int8
+         AS referring,
        coalesce(pg_relation_size(c.oid), 0) AS heap, CASE WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows
 FROM pg_class c WHERE c.oid = {oid}
 """
@@ -113,11 +117,12 @@ LONGEST_CHECK = 4096
 TIED = """
 SELECT kind, left(name, 255) AS name, validated FROM (
   SELECT CASE WHEN coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) THEN 'PERIOD'
-              WHEN k.conrelid = k.confrelid THEN 'SELF_REFERENCE' WHEN k.conrelid = {oid} THEN 'FOREIGN_KEY'
+              WHEN k.conrelid = {oid} AND k.confrelid <> {oid} THEN 'FOREIGN_KEY'
               WHEN r.relkind <> 'r' THEN 'PARTITIONED_REFERENCE'
               WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = {oid} AND attnum = ANY (k.confkey)
-                           AND attname = {key}) THEN 'REFERENCE'
-              ELSE 'NARROW_REFERENCE' END AS kind,
+                           AND attname = {key})
+              THEN CASE WHEN k.conrelid = {oid} THEN 'SELF_REFERENCE' ELSE 'REFERENCE' END
+              ELSE CASE WHEN k.conrelid = {oid} THEN 'NARROW_SELF_REFERENCE' ELSE 'NARROW_REFERENCE' END END AS kind,
          CASE WHEN k.conrelid = {oid} THEN k.conname::text
               ELSE k.conname || ' of ' || n.nspname || '.' || r.relname END AS name,
          k.convalidated AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS validated
@@ -177,6 +182,7 @@ WITH used(classid, objid) AS (
   FROM used u JOIN pg_depend d ON d.refclassid = u.classid AND d.refobjid = u.objid AND d.deptype = 'n'
 )
 SELECT CASE WHEN d.by_key THEN 'GROUPED_VIEW'
+            WHEN v.relkind = 'v' AND NOT d.by_type AND {only} THEN 'ONLY_VIEW'
             WHEN v.relkind = 'v' AND NOT d.by_type THEN 'VIEW'
             WHEN v.relkind = 'm' THEN 'MATERIALIZED_VIEW' ELSE 'OTHER' END AS kind,
        left(CASE WHEN v.relkind IN ('v', 'm') AND NOT d.by_type THEN n.nspname || '.' || v.relname
@@ -210,8 +216,12 @@ def read_table(connection: Session, table: Table, key: str, check: str) -> Plain
             f"{inventory.server.user!r} may not see its schema: correct the name (names are matched exactly)"
         )
     names = {"key": key, "oid": parent.oid, "schema": parent.schema, "name": parent.name, "most": MOST + 1}
+    only = SQL(ONLY).format(rule=SQL("w.oid"), schema=parent.schema, table=parent.name)
     queries = (TABLE, COLUMNS, CONSTRAINTS, INDEXES, TIED, DEPENDENTS)
-    asked: list[Composable] = [*(SQL(each).format(**names) for each in queries), ask_leftover(parent.oid, key, check)]
+    asked: list[Composable] = [
+        *(SQL(each).format(only=only, **names) for each in queries),
+        ask_leftover(parent.oid, key, check),
+    ]
     about, columns, *lists, checks = read_only(connection, *asked, statement_timeout=catalog.TIMEOUT)
     for rows in (about, columns, *lists, checks):
         check_rows(rows)

@@ -13,7 +13,7 @@ from ..errors import StatementRejected, TableChanged
 from ..planner import marker
 from ..planner.inventory import Relation
 from ..planner.marker import ConvertedMark
-from . import ddl, locks
+from . import ddl, locks, self_references
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of
 from .conversion_remains import drop_children
@@ -91,6 +91,8 @@ def finish(connection: Session, schema: str, name: str, deadline: float) -> None
         plain = Relation(oid, schema, name)
         if mark.undone:
             drop_children(connection, plain, mark.left, deadline)
+        else:
+            self_references.adopt(connection, plain, mark, subject, deadline)
         with undone(connection):
             run(connection, "BEGIN", pinned(f"{UNHEARD}ms", "60s"), ddl.lock(plain, "SHARE UPDATE EXCLUSIVE"))
             _, mark, comment = read_mark(connection, schema, name)

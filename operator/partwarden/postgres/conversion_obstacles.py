@@ -61,8 +61,8 @@ FROM t, pg_constraint k, LATERAL (VALUES
    'drop it first'),
   (k.contype = 'f' AND coalesce((to_jsonb(k) ->> 'conperiod')::bool, false), 'is a foreign key with PERIOD',
    'drop it first'),
-  (k.contype = 'f' AND k.confrelid = t.oid,
-   'is a foreign key to the table itself: its rows would be read again under the lock', 'drop it first'),
+  (k.contype = 'f' AND k.confrelid = t.oid AND t.key <> ALL (k.confkey),
+   'points to the table itself, to a key that is not unique over all partitions', 'drop it first'),
   (k.contype IN ('p', 'u') AND t.key <> ALL (k.conkey) AND k.conname <> ALL ({narrow}),
    'does not hold the key column, and a partitioned table can only keep it with that column', 'widen it, or drop it')
 ) found(holds, what, way_out) WHERE k.conrelid = t.oid AND holds AND k.conname <> {check}
@@ -123,9 +123,36 @@ FROM t, LATERAL (
   UNION SELECT d.classid, d.objid, format('constraint %I, which is widened', k.conname)
   FROM pg_constraint k JOIN pg_depend d ON d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid
   WHERE k.conrelid = t.oid AND k.conname = ANY ({narrow}) AND d.classid = 'pg_rewrite'::regclass
+  UNION SELECT d.classid, d.objid, format('sequence %s, which is made anew', i.objid::regclass)
+  FROM pg_depend i JOIN pg_class s ON s.oid = i.objid AND s.relkind = 'S'
+  JOIN pg_depend d ON d.refclassid = i.classid AND d.refobjid = i.objid AND d.deptype IN ('n', 'a')
+  WHERE i.classid = 'pg_class'::regclass AND i.refclassid = 'pg_class'::regclass AND i.refobjid = t.oid
+    AND i.deptype = 'i'
   UNION SELECT 'pg_rewrite'::regclass, r.oid, 'it'
   FROM pg_rewrite r WHERE r.ev_class = t.oid
 ) d(classid, objid, what)
+"""
+# An expression over whole rows names the table, which is not that of the partitioned one. In PostgreSQL's trees the row
+# is a column with the number 0.
+WHOLE_ROWS = """
+SELECT format('%s %I reads whole rows of the table', kind, name), 'make it again of the columns that it needs'
+FROM t, LATERAL (
+  SELECT 'constraint', conname, conbin::text FROM pg_constraint WHERE conrelid = t.oid AND contype = 'c'
+  UNION ALL SELECT 'index', c.relname, concat(x.indexprs::text, x.indpred::text)
+  FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid WHERE x.indrelid = t.oid
+  UNION ALL SELECT 'statistics', stxname, stxexprs::text FROM pg_statistic_ext WHERE stxrelid = t.oid
+) found(kind, name, tree) WHERE tree ~ ':varattno 0 '
+"""
+# Whether a rule reads or writes the table without its partitions, which would be to find no row. The server spells it
+# with every name qualified; what may stand behind a name there is compared as a blank.
+ONLY = """strpos(translate(pg_get_ruledef({rule}) || ' ', E'\\n,;()', '     '),
+  translate(format('ONLY %I.%I ', {schema}::text, {table}::text), E'\\n,;()', '     ')) > 0"""
+ONLY_VIEWS = """
+SELECT DISTINCT format('view %s reads the table without its partitions (ONLY)', r.ev_class::regclass),
+       'make it again without ONLY'
+FROM t, pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
+  AND v.relkind = 'v' AND {only}
 """
 # Without it changes are published under the names of the partitions, which no subscriber has.
 PUBLICATIONS = """
@@ -135,7 +162,7 @@ FROM t, pg_publication p
 WHERE NOT p.pubviaroot AND EXISTS (SELECT FROM pg_publication_tables v JOIN pg_namespace n ON n.nspname = v.schemaname
                                    WHERE v.pubname = p.pubname AND n.oid = t.relnamespace AND v.tablename = t.relname)
 """
-ALL = (TABLE, KEY, CONSTRAINTS, INDEXES, REFERENCES, TRIGGERS, DEPENDENTS, PUBLICATIONS)
+ALL = (TABLE, KEY, CONSTRAINTS, INDEXES, REFERENCES, TRIGGERS, DEPENDENTS, WHOLE_ROWS, ONLY_VIEWS, PUBLICATIONS)
 WITH = """
 WITH t AS (SELECT c.*, (SELECT attnum FROM pg_attribute
                         WHERE attrelid = c.oid AND attname = {key} AND attnum > 0) AS key
@@ -151,6 +178,7 @@ def ask(conversion: Conversion) -> list[Composed]:
         "check": conversion.check,
         "narrow": SQL("{}::name[]").format([each.constraint for each in conversion.widened]),
         "wide": SQL("{}::name[]").format([each.index for each in conversion.widened]),
+        "only": SQL(ONLY).format(rule=SQL("r.oid"), schema=conversion.schema, table=conversion.table),
     }
     return [SQL(WITH + query + " ORDER BY 1 LIMIT 50").format(**values) for query in ALL]
 

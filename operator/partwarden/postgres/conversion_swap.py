@@ -29,7 +29,7 @@ from ..planner.inventory import KeyPart, Relation
 from ..planner.keys import TYPES, Codec
 from ..planner.marker import ConvertedMark
 from . import conversion_definition as definition
-from . import conversion_obstacles, ddl, locks
+from . import conversion_obstacles, ddl, locks, self_references
 from .brief_locks import UNFLUSHED, flush, lock_in_time
 from .connection import Session, pinned, run
 from .conversion_definition import rows_of, statements
@@ -181,6 +181,7 @@ def _work(
         connection, definition.POLICIES, definition.POLICY_COMMENTS, definition.TRIGGERS, old=oid, new=name
     )
     references = statements(connection, definition.REFERENCES, old=oid, new=name)
+    own = self_references.read(connection, oid)
     wants[:] = wanted(oid, views, referenced, sequences)
     wants += locks.joined(connection, oid, Mode.SHARE_ROW_EXCLUSIVE)
     limits = {"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"}
@@ -189,7 +190,7 @@ def _work(
     yield ddl.lock(plain, "ACCESS EXCLUSIVE")
     yield lock_in_time()
     yield require(SQL("({}) = {}").format(fingerprint(oid), seen), OTHER)
-    yield from drops
+    yield from (*drops, *self_references.take(own))
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} RENAME TO {}").format(old, Identifier(conversion.legacy))
     yield SQL("ALTER TABLE {} RENAME TO {}").format(ready.name, Identifier(conversion.table))
@@ -197,6 +198,9 @@ def _work(
     yield from rules
     yield from references
     yield from _attach(conversion, ready, old, legacy)
+    yield from self_references.give(own, partition)
+    for each in conversion.ahead if own else ():
+        yield from self_references.give(own, Relation(0, conversion.schema, each.name), empty=True)
     yield from role.as_login(
         [*(definition.text(each.take) for each in publications), *again(views, referenced, publications)]
     )
@@ -205,7 +209,7 @@ def _work(
         ready.oid,
         tuple((each.constraint, each.index) for each in conversion.widened),
         ready.nullable,
-        to_validate(referenced, ready.mark),
+        (*to_validate(referenced, ready.mark), *self_references.to_validate(own, partition)),
     )
     yield SQL("COMMENT ON TABLE {} IS {}").format(legacy, write_mark(ready.comment, oid, mark, conversion.table))
     yield require(_paired(conversion, ready), "an index of the table is not taken over by the parent as it is")

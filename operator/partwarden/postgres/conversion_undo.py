@@ -22,12 +22,13 @@ from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
 from ..planner.marker import ConvertedMark
-from . import catalog, conversion_remains, ddl, locks, split_leftovers
+from . import catalog, conversion_remains, ddl, locks, self_references, split_leftovers
 from . import conversion_definition as definition
 from .brief_locks import lock_in_time
 from .connection import Session, pinned, run
-from .conversion_definition import legacy_name, rows_of, statements
+from .conversion_definition import rows_of, statements
 from .conversion_finish import Role, finish, to_validate, write_mark
+from .conversion_names import names_again
 from .conversion_obstacles import fingerprint, require
 from .conversion_swap import OTHER, UNDER_LOCK, again, changed, lock_around, move_sequences, persist, wanted
 from .create import NEW_ACLS, grants
@@ -46,7 +47,8 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 
 """
 PARTITIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, {comment} AS comment,
-       i.inhdetachpending AS pending, c.relrowsecurity AND c.relforcerowsecurity AS forced
+       i.inhdetachpending AS pending, c.relrowsecurity AND c.relforcerowsecurity AS forced,
+       pg_get_userbyid(c.relowner) AS owner
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE i.inhparent = {oid} ORDER BY c.oid
 """
@@ -78,21 +80,6 @@ WITH moved AS (DELETE FROM {above} RETURNING {columns}),
 inserted AS (INSERT INTO {below} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM moved RETURNING 1)
 SELECT set_config('partwarden.deleted', (SELECT count(*) FROM moved)::text, true),
        set_config('partwarden.inserted', (SELECT count(*) FROM inserted)::text, true)
-"""
-KEY = """
-SELECT a.attname FROM pg_partitioned_table p
-JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
-WHERE p.partrelid = {oid}
-"""
-# Indexes and constraints of the parent, and what those of the old table are called.
-PAIRS = """
-SELECT p.relname AS parent, c.relname AS child FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
-JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_index x ON x.indexrelid = c.oid JOIN pg_index y ON y.indexrelid = p.oid
-WHERE x.indrelid = {legacy} AND y.indrelid = {parent} ORDER BY p.oid
-"""
-EXTENDED = """
-SELECT n.nspname AS schema, e.stxname AS name FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
-WHERE e.stxrelid = {oid} ORDER BY e.oid
 """
 
 
@@ -180,20 +167,37 @@ def _begin(connection: Session, schema: str, table: str, subject: str) -> Conver
     legacy, mark = None, None
     others = []
     for each in partitions:
+        one = _check_partition(parent, each, subject)
         found = marker.read_converted(each.comment, each.oid)
-        if each.kind != "r" or each.pending:
-            what = "is being detached" if each.pending else "is no plain table"
-            raise StatementRejected(f"{subject}: its partition {each.schema}.{each.name} {what}; detach it first")
         if found is not None and found.parent == row.oid and not found.undone and legacy is None:
-            legacy, mark = Relation(each.oid, each.schema, each.name), found
+            legacy, mark = one, found
         else:
-            others.append(Relation(each.oid, each.schema, each.name))
+            others.append(one)
     if legacy is None or mark is None:
         raise StatementRejected(f"{subject}: none of its partitions bears the mark of a conversion of this table")
+    if legacy.schema != schema:
+        raise StatementRejected(f"{subject}: {_apart(legacy, 'schema', SQL('SET SCHEMA'), schema)}")
     run(connection, ddl.lock(legacy, "SHARE UPDATE EXCLUSIVE"))
     oids = {each.oid for each in partitions if each.forced}
     forced = tuple(each for each in others if each.oid in oids)
     return Converted(parent, legacy, mark, tuple(others), forced, again_[0].comment, role)
+
+
+def _check_partition(parent: Parent, row: Any, subject: str) -> Relation:
+    """The partition of that row of `PARTITIONS`. Raises `StatementRejected` where it is no longer as it was made."""
+    partition = Relation(row.oid, row.schema, row.name)
+    if row.kind != "r" or row.pending:
+        what = "is being detached" if row.pending else "is no plain table"
+        raise StatementRejected(f"{subject}: its partition {partition} {what}; detach it first")
+    if row.owner != parent.owner:
+        raise StatementRejected(f"{subject}: {_apart(partition, 'owner', SQL('OWNER TO'), parent.owner)}")
+    return partition
+
+
+def _apart(partition: Relation, what: str, to: SQL, name: str) -> str:
+    """A partition that did not follow where the partitioned table was moved or given away, and the way out."""
+    change = SQL("ALTER TABLE {} {} {}").format(ddl.relation(partition), to, Identifier(name)).as_string()
+    return f"its partition {partition} has another {what} than the table; {change}"
 
 
 def _count(connection: Session, found: Converted, limit: int, subject: str) -> int:
@@ -243,9 +247,11 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     drops = statements(connection, definition.DROP_TRIGGERS, definition.DROP_POLICIES, **names)
     # Its own policies are those of the parent, or older ones.
     own = statements(connection, definition.DROP_POLICIES, old=legacy.oid, new=below.as_string())
+    own_keys = self_references.read(connection, parent.oid)
     flags = statements(connection, definition.SECURITY_FLAGS, **names)
     split = split_leftovers.undo(connection, legacy, found.others)
-    last, left = list(_names_again(connection, found)), conversion_remains.used(connection, found.others)
+    last = list(names_again(connection, parent, legacy, found.mark))
+    left = conversion_remains.used(connection, found.others)
     wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
     wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
     wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
@@ -254,7 +260,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     # With its partitions, in the order in which every reader locks them.
     yield from (SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(above), lock_in_time())
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
-    yield from drops
+    yield from (*drops, *self_references.take(own_keys))
     yield from role.as_login(definition.text(each.take) for each in referenced)
     yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
     yield from (*split, *own)
@@ -273,11 +279,13 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield from last
     # The names of keys are back, and with them what foreign keys point to.
     yield from role.as_login(again((), referenced, ()))
+    yield from self_references.give(own_keys, parent)
     yield from rules
     yield from flags
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
     yield from conversion_remains.inherit(above, left)
-    mark = conversion_remains.mark(found.mark, to_validate(referenced, found.mark), left)
+    unproven = (*to_validate(referenced, found.mark), *self_references.to_validate(own_keys, parent))
+    mark = conversion_remains.mark(found.mark, unproven, left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
 
@@ -318,33 +326,3 @@ def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     yield from (definition.text(each.back) for each in triggers)
     if lacking:
         yield SQL("REVOKE {} ON {} FROM {}").format(rights, below, owner)
-
-
-def _names_again(connection: Session, found: Converted) -> Iterator[Composable]:
-    """Indexes, constraints and statistics of the old table have the names of the parent's, once that is gone."""
-    parent, legacy, schema = found.parent, found.legacy, found.parent.schema
-    pairs, extended, old_extended, ((key,),) = rows_of(
-        connection,
-        *(PAIRS, EXTENDED, EXTENDED.replace("{oid}", "{legacy}"), KEY),
-        oid=parent.oid,
-        parent=parent.oid,
-        legacy=legacy.oid,
-    )
-    wide = dict(found.mark.keys)
-    plain = ddl.relation(parent)
-    for each in pairs:
-        if wide.get(each.parent) == each.child:
-            # Safe: an index that was built for the conversion; the key that it widened has its own.
-            yield SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(plain, Identifier(each.child))
-            child = legacy_name(parent.name, legacy.name, each.parent)
-        else:
-            child = each.child
-        if child != each.parent:
-            yield SQL("ALTER INDEX {} RENAME TO {}").format(Identifier(schema, child), Identifier(each.parent))
-    there = {(each.schema, each.name) for each in old_extended}
-    for each in extended:
-        child = legacy_name(parent.name, legacy.name, each.name)
-        if (each.schema, child) in there:
-            yield SQL("ALTER STATISTICS {} RENAME TO {}").format(Identifier(each.schema, child), Identifier(each.name))
-    if found.mark.nullable:
-        yield SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(plain, Identifier(key))

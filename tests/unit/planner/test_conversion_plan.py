@@ -179,14 +179,28 @@ def test_keys_that_become_wider_say_what_is_lost_and_have_an_index_built() -> No
     ]
 
 
+def test_foreign_keys_that_are_validated_afterwards_are_a_step_with_the_size_of_what_is_read() -> None:
+    log = Tied(kind=TiedKind.REFERENCE, name="log_run of public.log")
+    lax = Tied(kind=TiedKind.REFERENCE, name="lax of public.log", validated=False)
+    plan, _ = planned(replace(PLAIN, tied=(log, lax), referring=200 << 20))
+    last = plan.steps[-1]
+    assert (last.lock, last.waits, last.seconds) == ("ROW SHARE", "no session", 2.0)
+    assert "log_run of public.log" in last.text
+    assert "lax" not in last.text
+    itself = Tied(kind=TiedKind.SELF_REFERENCE, name="chief")
+    plan, _ = planned(replace(PLAIN, tied=(itself,)))
+    assert (plan.steps[-1].lock, plan.steps[-1].waits[:7]) == ("SHARE ROW EXCLUSIVE", "writers")
+
+
 def test_a_view_that_groups_by_a_key_is_only_refused_where_that_becomes_wider() -> None:
     table = replace(PLAIN, tied=(Tied(kind=TiedKind.GROUPED_VIEW, name="public.v"),))
     planned(table)
 
 
 def test_a_foreign_key_that_is_not_valid_is_refused() -> None:
-    table = replace(PLAIN, tied=(Tied(kind=TiedKind.FOREIGN_KEY, name="fk", validated=False),))
-    assert "VALIDATE CONSTRAINT" in refused(table)
+    for kind in (TiedKind.FOREIGN_KEY, TiedKind.SELF_REFERENCE):
+        table = replace(PLAIN, tied=(Tied(kind=kind, name="fk", validated=False),))
+        assert "VALIDATE CONSTRAINT" in refused(table)
 
 
 def test_the_range_begins_with_the_oldest_row_and_ends_with_the_interval_that_will_be_current() -> None:
