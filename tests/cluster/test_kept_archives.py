@@ -71,7 +71,7 @@ def test_an_archive_is_read_again_by_schedule_and_deleted_when_nothing_keeps_it_
     kept.says_so(lastVerified=LONG_AGO, completed=LONG_AGO, check={"completed": LONG_AGO})
     with site.operator(JOB_IMAGE=IMAGE).serving():
         read = kept.job(Task.VERIFY, compared)
-        assert kept.archives.do(read, pg_database, tmp_path)["ok"] is True
+        kept.archives.do(read, pg_database, tmp_path)
         status = until("it was read again", lambda: kept.archives.get(kept.name)["status"].get("verification"))
         assert (status["ok"], kept.archives.get(kept.name)["status"]["lastVerified"] > LONG_AGO) == (True, True)
         kept.archives.wait(kept.name, "Proven", Verified="True")
@@ -95,7 +95,7 @@ def test_an_archive_is_read_again_by_schedule_and_deleted_when_nothing_keeps_it_
     with site.operator(JOB_IMAGE=IMAGE).serving():
         last = kept.job(Task.EXPIRE, read)
         assert files() == [DATA, MANIFEST]
-        assert kept.archives.do(last, pg_database, tmp_path)["ok"] is True
+        kept.archives.do(last, pg_database, tmp_path)
         status = kept.expired("Expired")
         assert (files(), status["state"], status["rows"]) == ([], "Expired", 3)
         kept.archives.apply_restore("again", {"archive": {"name": kept.name}, "policy": {"name": "run"}, "as": {}})

@@ -141,11 +141,11 @@ class Archives:
         )
         return done.returncode, json.loads(report.read_text())
 
-    def do(self, job: str, database: Database, folder: Path) -> dict[str, Any]:
-        """The Job's program, and the end of its pod as kubelet would write it. Returns the report."""
+    def do(self, job: str, database: Database, folder: Path) -> None:
+        """Do what the pod of the Job does, which must succeed, and write its end as kubelet would."""
         code, report = self.run_program(job, database, folder)
+        assert (code, report["ok"]) == (0, True), report
         self._end(job, report, code)
-        return report
 
     def order(self, job: str) -> JobSpec:
         """The JobSpec of the Job."""
