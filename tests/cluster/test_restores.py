@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from lab.site import Site
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
 from partwarden.archive.folder import Folder
-from partwarden.archive.job_order import VARIABLE, Report, TableToArchive
+from partwarden.archive.job_order import Report, TableToArchive
 from partwarden.archive.manifest import TableName
 from partwarden.postgres.conninfo import from_dsn
 from support.archived import use_client
@@ -69,25 +66,6 @@ def another(archives: Archives, name: str, than: str) -> str | None:
     return str(job) if job and job != than and pods_of(archives.kubectl, job) else None
 
 
-def run_program(archives: Archives, job: str, database: Database, folder: Path) -> tuple[int, dict[str, Any]]:
-    """Do what the pod of the Job does, with the claim in a folder. Returns its exit code and its report."""
-    (container,) = archives.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
-    values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    asked = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
-    assert asked["PARTWARDEN_DB_uri"] == {"name": "run", "key": "uri", "optional": True}
-    order = {**json.loads(values[VARIABLE]), "mount": str(folder)}
-    environment = {**os.environ, VARIABLE: json.dumps(order), "PARTWARDEN_DB_uri": database.dsn}
-    report = folder / "report.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "partwarden", *container["args"][:1], "--report", str(report)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, json.loads(report.read_text())
-
-
 def archive(archives: Archives, database: Database, folder: Path) -> Report:
     """A real archive of run_2020, and its PartitionArchive, proven."""
     database.execute("INSERT INTO run SELECT g, '2020-02-01Z' FROM generate_series(1, 25) g")
@@ -112,10 +90,10 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         archive(archives, pg_database, tmp_path)
         archives.wait("by-hand", Verified="True")
         job = job_of(archives)
-        code, report = run_program(archives, job, pg_database, tmp_path)
+        code, report = archives.run_program(job, pg_database, tmp_path)
         assert (code, report["rows"], report["restored"]["name"]) == (0, 25, "run_2020_again")
         # The pod is lost before its report is read: the next one finds the table.
-        assert run_program(archives, job, pg_database, tmp_path)[1]["oid"] == report["oid"]
+        assert archives.run_program(job, pg_database, tmp_path)[1]["oid"] == report["oid"]
         archives.end(job, report, 0)
         archives.kubectl("wait", "--for=condition=Restored", "prst/again", "--timeout=60s")
         heading, line = archives.kubectl("get", "prst", "again").splitlines()
@@ -133,7 +111,7 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         assert pg_database.query("SELECT count(*) FROM run_2020_again") == [(25,)]
         archives.apply_restore("brief", {**SPEC, "as": {"name": "brief"}, "expireAfter": "14d"})
         job = job_of(archives, "brief")
-        code, report = run_program(archives, job, pg_database, tmp_path)
+        code, report = archives.run_program(job, pg_database, tmp_path)
         archives.kubectl("annotate", "prst", "brief", "partwarden.dev/hold=needed")
         archives.end(job, report, 0)
         archives.kubectl("wait", "--for=condition=Restored", "prst/brief", "--timeout=60s")
@@ -145,9 +123,28 @@ def test_an_archive_is_restored_once_and_its_table_stays(
         assert archives.kubectl.get("prst", "brief")["status"]["expiry"]["reason"] == "Held"
         archives.kubectl("annotate", "prst", "brief", "partwarden.dev/hold-")
         dropping = until("a Job that drops it", lambda: another(archives, "brief", job))
-        code, report = run_program(archives, dropping, pg_database, tmp_path)
+        code, report = archives.run_program(dropping, pg_database, tmp_path)
         assert (code, report["ok"]) == (0, True)
         archives.end(dropping, report, 0)
         archives.kubectl("wait", "--for=condition=Expired", "prst/brief", "--timeout=60s")
         assert archives.kubectl("get", "prst", "brief").splitlines()[1].split()[-2] == "Dropped"
     assert pg_database.query("SELECT to_regclass('brief')") == [(None,)]
+
+
+def test_two_operators_make_one_job_however_often_it_is_applied_and_a_deletion_stops_it(
+    archives: Archives, site: Site, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    with site.operator(JOB_IMAGE=IMAGE).serving(), site.operator(JOB_IMAGE=IMAGE).serving():
+        archive(archives, pg_database, tmp_path)
+        archives.wait("by-hand", Verified="True")
+        archives.apply_restore("again", SPEC)
+        archives.apply_restore("again", SPEC)
+        job = job_of(archives)
+        archives.apply_restore("again", SPEC)
+        made = [each["metadata"]["name"] for each in archives.jobs()]
+        assert made == [archives.get("by-hand")["status"]["job"], job]
+        archives.kubectl("delete", "prst", "again")
+        until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
+        until("its pod is gone", lambda: not pods_of(archives.kubectl, job))
+        assert pg_database.query("SELECT to_regclass('run_2020_again')") == [(None,)]

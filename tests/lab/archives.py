@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lab.jobs import pods_of, seen
@@ -103,6 +107,11 @@ class Archives:
 
         A report that is ok names the server that the Job's spec names, unless it says another.
         """
+        if report is not None and report.get("ok"):
+            report = {**report, "server": report.get("server") or self.order(job).server}
+        self._end(job, report, code, reason)
+
+    def _end(self, job: str, report: Mapping[str, Any] | None, code: int, reason: str = "") -> None:
         terminated: dict[str, Any] = {
             "exitCode": code,
             "reason": reason or ("Error" if code else "Completed"),
@@ -110,9 +119,33 @@ class Archives:
             "finishedAt": "2026-01-01T00:00:01Z",
         }
         if report is not None:
-            named = {"server": report.get("server") or self.order(job).server} if report.get("ok") else {}
-            terminated["message"] = json.dumps({**report, **named})
+            terminated["message"] = json.dumps(report)
         self.play(job, {"terminated": terminated}, phase="Failed" if code else "Succeeded")
+
+    def run_program(self, job: str, database: Database, folder: Path) -> tuple[int, dict[str, Any]]:
+        """Do what the pod of the Job does, with the claim in a folder. Returns its exit code and its report."""
+        (container,) = self.kubectl.get("job", job)["spec"]["template"]["spec"]["containers"]
+        values = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        asked = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+        assert asked.get("PARTWARDEN_DB_uri") in (None, {"name": "run", "key": "uri", "optional": True})
+        order = {**json.loads(values[VARIABLE]), "mount": str(folder)}
+        # A Job without the Secret of the database reaches none.
+        secret = {"PARTWARDEN_DB_uri": database.dsn} if "PARTWARDEN_DB_uri" in asked else {}
+        report = folder / "report.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "partwarden", *container["args"][:1], "--report", str(report)],
+            env={**os.environ, VARIABLE: json.dumps(order), **secret},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, json.loads(report.read_text())
+
+    def do(self, job: str, database: Database, folder: Path) -> None:
+        """Do what the pod of the Job does, which must succeed, and write its end as kubelet would."""
+        code, report = self.run_program(job, database, folder)
+        assert (code, report["ok"]) == (0, True), report
+        self._end(job, report, code)
 
     def order(self, job: str) -> JobSpec:
         """The JobSpec of the Job."""

@@ -47,10 +47,12 @@ def order(mount: Path, **fields: object) -> JobSpec:
     ).model_copy(update=fields)
 
 
-def obey(database: Database, asked: JobSpec, folder: Path, **more: str) -> tuple[int, Report, str]:
+def obey(database: Database | None, asked: JobSpec, folder: Path, **more: str) -> tuple[int, Report, str]:
+    """By the program of a Job; without a database it has no Secret of one."""
     path = folder.parent / f"{folder.name}-report"
     path.unlink(missing_ok=True)
-    variables = environment(**{**secret(database), VARIABLE: asked.model_dump_json(by_alias=True), **more})
+    known = secret(database) if database else {}
+    variables = environment(**{**known, VARIABLE: asked.model_dump_json(by_alias=True), **more})
     done = subprocess.run(
         [*PARTWARDEN, "job", "--report", path], env=variables, capture_output=True, text=True, timeout=120, check=False
     )
@@ -72,6 +74,19 @@ def test_a_job_archives_and_checks(plain: Database, tmp_path: Path) -> None:
     plain.execute("DELETE FROM zoo_2020 WHERE n = 1")
     code, seen, log = obey(plain, check, mount)
     assert (code, seen.ok, seen.reason) == (WRONG, False, "ContentsChanged"), log
+
+
+def test_a_job_without_a_database_reads_an_archive_again_and_deletes_it(plain: Database, tmp_path: Path) -> None:
+    mount = tmp_path / "archives"
+    mount.mkdir()
+    _, report, _ = obey(plain, order(mount), mount)
+    proven = {"location": report.location, "sha256": report.sha256, "manifest_sha256": report.manifest_sha256}
+    known = order(mount).partition.model_copy(update={"oid": report.oid})
+    code, seen, log = obey(None, order(mount, task=Task.VERIFY, partition=known, **proven), mount)
+    assert (code, seen.ok, seen.sha256, seen.server) == (0, True, report.sha256, ""), log
+    code, seen, log = obey(None, order(mount, task=Task.EXPIRE, partition=known, **proven), mount)
+    assert (code, seen.ok, seen.manifest_sha256) == (0, True, report.manifest_sha256), log
+    assert [each for each in mount.rglob("*") if each.is_file()] == []
 
 
 def test_user_errors_and_transient_errors_have_different_exit_codes(plain: Database, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lab.postgres import Binaries, Database, Server
 from partwarden.api.retention import Compression
@@ -15,6 +18,7 @@ from partwarden.archive import archived_rows, pgdump
 from partwarden.archive.manifest import DATA, MANIFEST
 from partwarden.archive.restore import RestoreRequest, restore
 from partwarden.archive.verify import open_archive
+from partwarden.cli.main import main
 from partwarden.errors import ArchiveDamaged, ClientCannotRead, ProofFailed
 from partwarden.postgres.conninfo import from_dsn
 from support import archived, zoo
@@ -83,6 +87,24 @@ def test_by_programs_without_zstd(
     assert any("compressed by gzip: pg_dump 18" in line for line in said) == (wanted is Compression.ZSTD)
     made.prove()
     assert (folder(made.url) / DATA).read_bytes()[CALLED] == NUMBERS[made.manifest.compression]
+
+
+@pytest.mark.parametrize(("level", "header"), [("1", b"\x78\x01"), ("9", b"\x78\xda")])
+def test_the_level_that_is_asked_for_is_that_of_the_dump(
+    pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, header: bytes
+) -> None:
+    """As zlib says it in the first two bytes of what it compressed: https://www.rfc-editor.org/rfc/rfc1950"""
+    client(monkeypatch, Binaries.wheel())
+    zoo.build(pg_database, SPECIMEN)
+    command = ["archive", "--dsn", pg_database.dsn, "--partition", "zoo_2020", "--to", str(tmp_path)]
+    done = CliRunner().invoke(main, [*command, "--compression", "Gzip", "--compression-level", level])
+    assert done.exit_code == 0, done.output
+    data, found = (folder(done.stdout.strip()) / DATA).read_bytes(), set[bytes]()
+    for at in (at for at, byte in enumerate(data) if byte == header[0]):
+        with suppress(zlib.error):
+            if b"2020-" in zlib.decompressobj().decompress(data[at:]):
+                found.add(data[at : at + 2])
+    assert found == {header}
 
 
 @pytest.mark.parametrize("format_", [1, 2])

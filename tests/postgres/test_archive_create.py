@@ -29,6 +29,7 @@ from partwarden.errors import (
     DumpFailed,
     InsufficientPrivilege,
     PartwardenError,
+    ProofFailed,
     StatementRejected,
     TableChanged,
     TableNotFound,
@@ -301,6 +302,37 @@ def test_damage_between_writing_and_reading_back_is_seen(plain: Database, store:
     with pytest.raises(ArchiveDamaged):
         make(plain, store)
     assert manifests(store) == []
+
+
+@pytest.mark.parametrize("when", ["fingerprint", "bytes written"])
+def test_a_label_that_is_renamed_while_rows_are_read_proves_nothing(plain: Database, store: Shelf, when: str) -> None:
+    """No lock of the table keeps that: rows that were read before and after it have other texts."""
+    plain.execute("""CREATE TYPE mood AS ENUM ('sad', 'ok'); ALTER TABLE zoo ADD m mood; UPDATE zoo SET m = 'sad'""")
+
+    def rename(line: str) -> None:
+        if when in line:
+            plain.execute("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'; ALTER TYPE mood ADD VALUE 'sad'")
+
+    with pytest.raises(ProofFailed, match=r"public\.mood got other labels .*; archive it again"):
+        make(plain, store, rename)
+    assert manifests(store) == []
+    assert make(plain, store, lambda line: plain.execute("ALTER TYPE mood ADD VALUE IF NOT EXISTS 'new'")).ok
+
+
+def test_an_object_that_a_value_names_and_that_is_renamed_meanwhile_proves_nothing(
+    plain: Database, store: Shelf
+) -> None:
+    plain.execute("""CREATE TABLE named (); CREATE TYPE pair AS (a int, b regclass[]);
+        ALTER TABLE zoo ADD r pair; UPDATE zoo SET r = ROW(1, ARRAY['named'::regclass])""")
+
+    def rename(line: str) -> None:
+        if "fingerprint" in line:
+            plain.execute("ALTER TABLE named RENAME TO renamed")
+
+    with pytest.raises(ProofFailed, match=r"objects that values of regclass in public\.zoo_2020 name were renamed or"):
+        make(plain, store, rename)
+    assert manifests(store) == []
+    assert make(plain, store).ok
 
 
 def test_two_jobs_at_once_leave_one_archive(plain: Database, store: Shelf) -> None:

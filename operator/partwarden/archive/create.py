@@ -191,6 +191,7 @@ def _write(
         )
     taken, rows, generated = _take(held, info, store, place, description.columns, dumper, dump, say)
     parquet = request.write(wanted, held, store, place, origin, description.columns, taken, say)
+    snapshot.check_texts(held, info, description, taken)
     parent = origin.parent
     ddl = pgdump.definition(info, parent.schema_, parent.name, held.snapshot, held.role) if parent else ""
     return ArchiveManifest(

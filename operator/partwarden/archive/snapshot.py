@@ -18,16 +18,16 @@ from psycopg.pq import ExecStatus
 from psycopg.sql import SQL, Composed, Identifier
 
 from ..api.archive import Fingerprint
-from ..errors import AnotherOperator, ContentsChanged, TableBusy, TableChanged, TableNotFound
+from ..errors import AnotherOperator, ContentsChanged, ProofFailed, TableBusy, TableChanged, TableNotFound
 from ..postgres import fingerprint
-from ..postgres.connection import Session, run, session
+from ..postgres.connection import Session, pinned, run, session
 from ..postgres.conninfo import ConnectionInfo
 from ..postgres.settings import LIMITS, TEXT_SETTINGS, setting
 from ..postgres.table_state import similar_tables
 from ..postgres.transaction import read_as_owner, undo
 from .archived_rows import Digest
-from .manifest import ArchiveManifest, Column, TableName, stored_names
-from .table_lookup import describe
+from .manifest import ArchiveManifest, Column, TableName, TypeKind, UserType, stored_names
+from .table_lookup import Description, describe
 
 ADVISORY_CLASS = 0x61726368
 """First half of the advisory lock's key ("arch"); the partition's OID is the second."""
@@ -217,6 +217,52 @@ def read(held: Held) -> TableContents:
     digest = read_rows(held, columns, sink=generated.update)
     values = generated.sha256 if stored_names(columns) else None
     return TableContents(columns, taken, digest.lines, digest.sha256, values)
+
+
+NAMING = (
+    *("aclitem", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace"),
+    *("regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype"),
+)
+"""Types whose text is the names of objects."""
+LABELS = """
+SELECT ARRAY(SELECT l.enumlabel::text FROM pg_enum l JOIN pg_type t ON t.oid = l.enumtypid
+             JOIN pg_namespace n ON n.oid = t.typnamespace
+             WHERE n.nspname = {} AND t.typname = {} ORDER BY l.enumsortorder)
+"""
+
+
+def check_texts(held: Held, info: ConnectionInfo, table: Description, taken: Fingerprint) -> None:
+    """Check, once all rows were read, that they have the texts that they had when the fingerprint was ``taken``.
+
+    No lock of the table keeps labels of an enum, or objects that values name, from being renamed: what was read before
+    that and after it differs, though it is of one snapshot. Raises `ProofFailed`, and as `connection.session`.
+    """
+    for name, before, now in _labels(info, table.types):
+        rest = iter(now)
+        # Others may have been added: no row of the snapshot has those.
+        if not all(each in rest for each in before):
+            raise ProofFailed(f"type {name} got other labels while rows of {held.table} were read; archive it again")
+    made_from = [attribute.type for each in table.types for attribute in each.attributes]
+    named = {name.removesuffix("[]") for name in (*(column.type for column in table.columns), *made_from)}
+    found = sorted(named.intersection(NAMING))
+    # What this session knows of a catalog may be older than that, but not older than when it gave the rows to COPY.
+    if found and fingerprint.take(held.connection, held.table.schema_, held.table.name) != taken:
+        raise ProofFailed(
+            f"objects that values of {', '.join(found)} in {held.table} name were renamed or dropped while its rows "
+            "were read; archive it again"
+        )
+
+
+def _labels(info: ConnectionInfo, types: Iterable[UserType]) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]:
+    """Of each enum its name, the labels that it had in the snapshot, and those that it has now, as only another session
+    is sure to see. Raises as `connection.session`."""
+    if not (enums := [each for each in types if each.kind is TypeKind.ENUM]):
+        return
+    with session(info) as connection, connection.transaction():
+        run(connection, pinned("2s", "30s"))
+        for each in enums:
+            (((now,),),) = run(connection, SQL(LABELS).format(each.schema_, each.type_name))
+            yield each.name, each.labels, now
 
 
 def compare(subject: str, url: str, manifest: ArchiveManifest, contents: TableContents) -> None:

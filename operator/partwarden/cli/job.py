@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -59,10 +61,10 @@ def job(report: Path | None) -> int:
         # Out of the environment: programs that are started have no need to see them.
         names = {key: DATABASE_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", key) for key in DATABASE_KEYS}
         secret = {key: os.environ.pop(name) for key, name in names.items() if name in os.environ}
-        info = merge(spec.connection, secret, "spec.database.secretRef")
+        database = partial(merge, spec.connection, secret, "spec.database.secretRef")
         store = storage.of_job(spec, os.environ)
         forget_environment()
-        made = _work(spec, info, store)
+        made = _work(spec, database, store)
     except PartwardenError as error:
         log_line(f"{error.reason}: {error}")
         about = (spec.id, spec.partition.oid) if isinstance(spec, JobSpec) else ()
@@ -77,17 +79,18 @@ def job(report: Path | None) -> int:
     return 0
 
 
-def _work(spec: Order, info: ConnectionInfo, store: Store) -> Report:
-    """Raises a `PartwardenError`."""
+def _work(spec: Order, database: Callable[[], ConnectionInfo], store: Store) -> Report:
+    """``database``: how to reach it, as `merge`; not asked by what needs none, whose Job has no Secret of it. Raises a
+    `PartwardenError`."""
     if isinstance(spec, RestoreOrder):
-        return restore_job.run(spec, info, store, log_line)
+        return restore_job.run(spec, database(), store, log_line)
     if isinstance(spec, DropOrder):
-        return restored_drop.drop(spec, info, store, log_line)
+        return restored_drop.drop(spec, database(), store, log_line)
     match spec.task:
         case Task.ARCHIVE:
-            return create.archive(spec, info, store, log_line)
+            return create.archive(spec, database(), store, log_line)
         case Task.CHECK:
-            return create.check(spec, info, store)
+            return create.check(spec, database(), store)
         case Task.VERIFY:
             return create.check(spec, None, store)
         case Task.EXPIRE:

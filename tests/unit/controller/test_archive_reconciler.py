@@ -10,7 +10,7 @@ import pytest
 
 from partwarden.api.archive import ARCHIVE_PLURAL, CONTAINER, Fingerprint
 from partwarden.api.policy import PLURAL
-from partwarden.api.retention import Format
+from partwarden.api.retention import Compression, Format
 from partwarden.api.types import ObjectKey
 from partwarden.archive.job_order import VARIABLE, WRONG, JobSpec, Report, Task
 from partwarden.archive.manifest import TableName
@@ -162,6 +162,13 @@ def test_the_table_is_pinned_before_its_job_is_created(world: World) -> None:
     assert world.condition() == ("False", "JobRunning")
     assert (order(job).task, order(job).partition.oid, order(job).server) == (Task.ARCHIVE, OID, SERVER)
     assert world.slots.held() == {(KEY[0], job["metadata"]["name"])}
+
+
+def test_the_dump_is_compressed_as_the_archive_says() -> None:
+    world = World({"compression": "Gzip", "compressionLevel": 9})
+    world.reconcile()
+    (job,) = world.jobs
+    assert (order(job).compression, order(job).compression_level) == (Compression.GZIP, 9)
 
 
 def test_parquet_is_asked_of_no_image_without_it_and_is_made_once_there_is_one() -> None:
