@@ -81,8 +81,6 @@ class SplitMove(drain.Move):
     """The end of what the table holds moves into a new partition."""
 
     limit, too_many = "spec.convert.splitMaxRows", StatementRejected
-    # More than for DEFAULT, whose rows keep a partition from being made: what splits a table has time.
-    quiet_attempts = 6
     _keys: Sequence[Composable] = ()
     """The statements by which the wider key takes the place of the narrow one, and the mark says so."""
 
