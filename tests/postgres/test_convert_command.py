@@ -110,6 +110,17 @@ def test_a_wrong_use_is_answered_with_what_to_do(database: Database, arguments: 
     assert kind(database) == "r"
 
 
+def test_a_table_whose_name_is_as_long_as_names_may_be_is_converted_with_a_format_of_names(database: Database) -> None:
+    name = "x" * 63
+    database.execute(f"CREATE TABLE {name} (at date); INSERT INTO {name} VALUES (now())")
+    how = ("--table", name, *HOW[2:], "--yes")
+    refused = convert(database, *how)
+    assert (refused.exit_code, "--name-format" in refused.output) == (1, True), refused.output
+    done = convert(database, *how, "--name-format", "x_{year}_{month}")
+    assert done.exit_code == 0, done.output
+    assert convert(database, "--table", name, "--undo", "--yes").exit_code == 0
+
+
 def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what_was_prepared(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ MOST_MOVED = 1000
     help="How the key says when. Default: Native.",
 )
 @click.option("--premake", type=click.IntRange(0, 1000), default=2, help="Partitions to make ahead. Default: 2.")
+@click.option("--name-format", callback=options.text, help="Names of partitions, as spec.nameFormat has them.")
 @click.option("--widen-keys", is_flag=True, help="Add the key to primary key and unique constraints that lack it.")
 @click.option("--legacy-name", callback=options.text, help="What the table is called as the first partition.")
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be done, or what forbids it.")
@@ -148,6 +149,7 @@ def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
         "interval": given["interval"],
         "timezone": given["timezone"],
         "premake": given["premake"],
+        "nameFormat": given["name_format"],
     }
     spec, problems = check(TableSpec, fields)
     if spec is None:
