@@ -75,10 +75,12 @@ def test_a_table_that_was_never_converted_is_left_alone(database: Database) -> N
 
 def test_what_was_changed_since_holds_for_the_plain_table(converted: Database) -> None:
     reader = converted.new_role()
-    converted.execute(f"""ALTER TABLE run ADD more int DEFAULT 5; CREATE INDEX since ON run (more); GRANT SELECT ON run
+    converted.execute(f"""ALTER TABLE run ADD more int DEFAULT 5; CREATE INDEX since ON run (more);
+        CREATE STATISTICS st ON n, more FROM run; GRANT SELECT ON run
         TO {reader.name}; CREATE VIEW above AS SELECT more FROM run; COMMENT ON TABLE run IS 'new'""")
     assert undo(converted.dsn) == 3
     assert converted.query("SELECT sum(more) FROM above") == [(5015,)]
+    assert converted.query("SELECT stxname FROM pg_statistic_ext WHERE stxrelid = 'run'::regclass") == [("st",)]
     assert converted.query(
         "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'run'::regclass ORDER BY 1"
     ) == [

@@ -132,7 +132,10 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
 
     with monkeypatch.context() as patched:
         patched.setattr(conversion_engine, "swap", lost)
-        assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
+        left = convert(database, *HOW, "--widen-keys", "--yes")
+        assert left.exit_code == 1
+        assert "the same command goes on, and with --undo" in left.output
+        assert "on may be refused" in left.output
         assert "dropped index run_pkey_wide" in convert(database, *HOW[:4], "--undo", "--yes").output
         assert "Nothing to do" in convert(database, *HOW[:4], "--undo", "--yes").output
         assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
@@ -140,6 +143,18 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["done"]) == 1
     assert kind(database) == "p"
+
+
+def test_what_the_user_interrupts_says_what_is_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute(RUN)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion_engine, "swap", interrupted)
+    left = convert(database, *HOW, "--widen-keys", "--yes")
+    assert left.exit_code != 0
+    assert "with --undo what was prepared is taken back; until then rows from 20" in left.output
 
 
 def test_a_member_of_the_owner_may_do_it_and_the_owner_owns_all(database: Database) -> None:

@@ -28,7 +28,7 @@ from ..api.policy import Mode, Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..api.validation import check
-from ..errors import InvalidSpec, TableBusy
+from ..errors import InvalidSpec, TransientError
 from ..planner.calendar import iso, load_zone
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import Wanted
@@ -105,15 +105,23 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         _ask(yes, f"Convert {plan.table}?")
         try:
             convert_table(connection, wanted, plan, given["patience"], done.add)
-        except TableBusy as error:
-            raise TableBusy(
-                f"{error}; nothing is half done: the same command goes on, and with --undo what was prepared is taken "
-                f"back; until then rows from {iso(plan.until)} on may be refused"
-            ) from None
+        except TransientError as error:
+            raise type(error)(f"{error}; {_prepared(plan)}") from None
+        except KeyboardInterrupt:
+            formats.names([_prepared(plan)], err=True)
+            raise
         document = {**_document(plan, wanted), "done": done.steps}
         if output not in ("text", "wide"):
             formats.show(output, document, [str(plan.table)], [])
     return 0
+
+
+def _prepared(plan: ConversionPlan) -> str:
+    """What an interruption leaves, for people."""
+    return (
+        "nothing is half done: the same command goes on, and with --undo what was prepared is taken back; until then "
+        f"rows from {iso(plan.until)} on may be refused"
+    )
 
 
 def show(connection: Session, spec: TableSpec, output: str) -> bool:
