@@ -42,7 +42,8 @@ def do(dsn: str, patience: float = 10.0) -> None:
 @pytest.mark.parametrize(
     "own",
     [
-        "CREATE TRIGGER frozen BEFORE INSERT ON {legacy} FOR EACH ROW EXECUTE FUNCTION nothing()",
+        "CREATE TRIGGER frozen BEFORE INSERT ON {legacy} FOR EACH ROW EXECUTE FUNCTION nothing();"
+        "CREATE TRIGGER frozen BEFORE DELETE ON run_2027 FOR EACH ROW EXECUTE FUNCTION nothing()",
         "CREATE RULE frozen AS ON INSERT TO {legacy} DO INSTEAD NOTHING",
         "CREATE RULE frozen AS ON DELETE TO run DO INSTEAD NOTHING",
     ],

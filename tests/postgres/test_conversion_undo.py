@@ -135,3 +135,11 @@ def test_a_table_that_was_moved_or_given_away_says_what_to_do_with_its_partition
     with session(from_dsn(converted.dsn)) as connection:
         assert conversion_undo.undo(connection, "new", "run", time.monotonic() + 10.0) == 3
     assert converted.query("SELECT count(*) FROM new.run") == [(1003,)]
+
+
+def test_a_foreign_key_to_the_wider_key_that_was_made_since_is_refused_in_words(converted: Database) -> None:
+    converted.execute("CREATE TABLE log (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES run)")
+    with pytest.raises(StatementRejected, match=r"points to a key that the table will not have then .*; drop it"):
+        undo(converted.dsn)
+    converted.execute("DROP TABLE log")
+    assert undo(converted.dsn) == 3

@@ -132,6 +132,11 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
                 f"{subject}: a row of another partition has a key that {found.legacy} holds as well, which was unique "
                 f"before ({message(error)}); change or delete one of the two"
             ) from None
+        except pg.InvalidForeignKey as error:
+            raise StatementRejected(
+                f"{subject}: a foreign key that was made since points to a key that the table will not have then "
+                f"({message(error)}); drop it"
+            ) from None
         except psycopg.Error as error:
             raise changed(error, subject) or error from None
 
@@ -317,6 +322,10 @@ def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     # One that returns NULL would keep a row out that is deleted.
     (triggers,) = rows_of(connection, OWN_TRIGGERS, legacy=found.legacy.oid, below=below.as_string())
     yield from (definition.text(each.off) for each in triggers)
+    for other in found.others:
+        # The same of one that keeps a row from being deleted: such a partition is dropped afterwards.
+        (own,) = rows_of(connection, OWN_TRIGGERS, legacy=other.oid, below=ddl.relation(other).as_string())
+        yield from (definition.text(each.off) for each in own)
     # Safe: one statement deletes what it inserts, as many rows as it inserts, and one that is left by it makes the next
     # statement fail.
     yield SQL(MOVE).format(above=above, below=below, columns=definition.text(columns[0]))
