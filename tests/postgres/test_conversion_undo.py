@@ -103,7 +103,7 @@ def test_rows_that_all_of_a_database_is_published_for_are_not_moved(converted: D
 
 @pytest.mark.parametrize(
     "renamed",
-    [f"TABLE {LEGACY} RENAME TO elder", f"INDEX {LEGACY}_pkey RENAME TO narrow", "INDEX run_pkey RENAME TO k"],
+    [f"TABLE {LEGACY} RENAME TO first", f"INDEX {LEGACY}_pkey RENAME TO narrow", "INDEX run_pkey RENAME TO k"],
 )
 def test_what_was_renamed_since_is_found(converted: Database, renamed: str) -> None:
     converted.execute(f"ALTER {renamed}")

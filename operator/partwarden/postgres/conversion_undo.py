@@ -256,9 +256,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     flags, split = statements(connection, definition.SECURITY_FLAGS, **names), split_leftovers.undo(connection, legacy)
     last = list(names_again(connection, parent, legacy, found.mark))
     left = conversion_remains.used(connection, found.others)
-    wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
-    wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
-    wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
+    wants[:] = _wanted(connection, found, views, referenced, sequences)
     yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
@@ -282,16 +280,22 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield SQL("DROP TABLE {}").format(ddl.relation(until))
     yield from last
     # The names of keys are back, and with them what foreign keys point to.
-    yield from role.as_login(again((), referenced, ()))
-    yield from self_references.give(own_keys, parent)
-    yield from rules
-    yield from flags
+    yield from (*role.as_login(again((), referenced, ())), *self_references.give(own_keys, parent))
+    yield from (*rules, *flags)
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
     yield from conversion_remains.inherit(above, left)
-    unproven = (*to_validate(referenced, found.mark), *self_references.to_validate(own_keys, parent))
+    unproven = to_validate(referenced, found.mark) + self_references.to_validate(own_keys, parent)
     mark = conversion_remains.mark(found.mark, unproven, left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
+
+
+def _wanted(connection: Session, found: Converted, *joined: Sequence[Any]) -> Iterator[Want]:
+    """The locks that exclude others."""
+    parent = found.parent.oid
+    yield from wanted(parent, *joined)
+    yield from (Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in (found.legacy, *found.others))
+    yield from locks.joined(connection, parent, Mode.ACCESS_EXCLUSIVE)
 
 
 def _with_grants(parent: Parent, rights: Sequence[Any]) -> Parent:
