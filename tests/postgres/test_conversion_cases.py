@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from lab.postgres import Database
+import secrets
+
+import psycopg
+
+from lab.postgres import Database, Server
 from partwarden.api.policy import TableSpec
 from partwarden.planner.conversion_plan import ConversionPlan
 from partwarden.planner.conversion_rules import Wanted
@@ -245,3 +249,25 @@ def test_a_right_that_is_lacking_is_named_and_granted_as_the_plan_says_it_can_be
             convert(connection, wanted, plan, 10.0, lambda *_: None)
         database.execute(f"REVOKE postgres FROM {role.name}; DROP SCHEMA IF EXISTS s CASCADE")
         anew(database)
+
+
+def test_a_tablespace_that_the_owner_may_not_use_is_named(server: Server) -> None:
+    if server.major < 15:
+        # Only a test that owns the server's disk could make one.
+        return
+    space = f"space_{secrets.token_hex(4)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
+        try:
+            with server.new_database() as database:
+                role = database.new_role()
+                database.execute(f"""{WIDE} CREATE INDEX i ON run (at) TABLESPACE {space};
+                    GRANT ALL ON SCHEMA public TO {role.name}; ALTER TABLE run OWNER TO {role.name}""")
+                (found,) = planned(role.dsn).refusals
+                assert found.way_out == f"GRANT CREATE ON TABLESPACE {space} TO {role.name}"
+                database.execute(found.way_out)
+                assert planned(role.dsn).refusals == ()
+                database.execute(f"REVOKE ALL ON TABLESPACE {space} FROM {role.name}")
+        finally:
+            connection.execute(f"DROP TABLESPACE {space}".encode())

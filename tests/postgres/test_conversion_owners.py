@@ -42,7 +42,8 @@ def do(dsn: str, patience: float = 10.0) -> None:
 @pytest.mark.parametrize(
     "own",
     [
-        "CREATE TRIGGER frozen BEFORE INSERT ON {legacy} FOR EACH ROW EXECUTE FUNCTION nothing()",
+        "CREATE TRIGGER frozen BEFORE INSERT ON {legacy} FOR EACH ROW EXECUTE FUNCTION nothing();"
+        "CREATE TRIGGER frozen BEFORE DELETE ON run_2027 FOR EACH ROW EXECUTE FUNCTION nothing()",
         "CREATE RULE frozen AS ON INSERT TO {legacy} DO INSTEAD NOTHING",
         "CREATE RULE frozen AS ON DELETE TO run DO INSTEAD NOTHING",
     ],
@@ -113,6 +114,9 @@ def test_indexes_whose_names_would_be_one_are_refused_before_anything_is_done(da
     database.execute(f"ALTER TABLE other RENAME TO {later}_n")
     assert [each.object for each in observe(database.dsn).refusals] == ["index run_n"]
     database.execute(f"DROP TABLE {later}_n")
+    database.execute(f"CREATE STATISTICS st ON n, id FROM run; CREATE STATISTICS {later}_st ON n, at FROM run")
+    assert [each.object for each in observe(database.dsn).refusals] == ["statistics st"]
+    database.execute(f"ALTER STATISTICS {later}_st RENAME TO others")
     do(database.dsn)
 
 

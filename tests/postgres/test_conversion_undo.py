@@ -75,10 +75,12 @@ def test_a_table_that_was_never_converted_is_left_alone(database: Database) -> N
 
 def test_what_was_changed_since_holds_for_the_plain_table(converted: Database) -> None:
     reader = converted.new_role()
-    converted.execute(f"""ALTER TABLE run ADD more int DEFAULT 5; CREATE INDEX since ON run (more); GRANT SELECT ON run
+    converted.execute(f"""ALTER TABLE run ADD more int DEFAULT 5; CREATE INDEX since ON run (more);
+        CREATE STATISTICS st ON n, more FROM run; GRANT SELECT ON run
         TO {reader.name}; CREATE VIEW above AS SELECT more FROM run; COMMENT ON TABLE run IS 'new'""")
     assert undo(converted.dsn) == 3
     assert converted.query("SELECT sum(more) FROM above") == [(5015,)]
+    assert converted.query("SELECT stxname FROM pg_statistic_ext WHERE stxrelid = 'run'::regclass") == [("st",)]
     assert converted.query(
         "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'run'::regclass ORDER BY 1"
     ) == [
@@ -101,7 +103,7 @@ def test_rows_that_all_of_a_database_is_published_for_are_not_moved(converted: D
 
 @pytest.mark.parametrize(
     "renamed",
-    [f"TABLE {LEGACY} RENAME TO old_run", f"INDEX {LEGACY}_pkey RENAME TO narrow", "INDEX run_pkey RENAME TO k"],
+    [f"TABLE {LEGACY} RENAME TO first", f"INDEX {LEGACY}_pkey RENAME TO narrow", "INDEX run_pkey RENAME TO k"],
 )
 def test_what_was_renamed_since_is_found(converted: Database, renamed: str) -> None:
     converted.execute(f"ALTER {renamed}")
@@ -133,3 +135,11 @@ def test_a_table_that_was_moved_or_given_away_says_what_to_do_with_its_partition
     with session(from_dsn(converted.dsn)) as connection:
         assert conversion_undo.undo(connection, "new", "run", time.monotonic() + 10.0) == 3
     assert converted.query("SELECT count(*) FROM new.run") == [(1003,)]
+
+
+def test_a_foreign_key_to_the_wider_key_that_was_made_since_is_refused_in_words(converted: Database) -> None:
+    converted.execute("CREATE TABLE log (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES run)")
+    with pytest.raises(StatementRejected, match=r"points to a key that the table will not have then .*; drop it"):
+        undo(converted.dsn)
+    converted.execute("DROP TABLE log")
+    assert undo(converted.dsn) == 3

@@ -110,6 +110,17 @@ def test_a_wrong_use_is_answered_with_what_to_do(database: Database, arguments: 
     assert kind(database) == "r"
 
 
+def test_a_table_whose_name_is_as_long_as_names_may_be_is_converted_with_a_format_of_names(database: Database) -> None:
+    name = "x" * 63
+    database.execute(f"CREATE TABLE {name} (at date); INSERT INTO {name} VALUES (now())")
+    how = ("--table", name, *HOW[2:], "--yes")
+    refused = convert(database, *how)
+    assert (refused.exit_code, "--name-format" in refused.output) == (1, True), refused.output
+    done = convert(database, *how, "--name-format", "x_{year}_{month}")
+    assert done.exit_code == 0, done.output
+    assert convert(database, "--table", name, "--undo", "--yes").exit_code == 0
+
+
 def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what_was_prepared(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +132,10 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
 
     with monkeypatch.context() as patched:
         patched.setattr(conversion_engine, "swap", lost)
-        assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
+        left = convert(database, *HOW, "--widen-keys", "--yes")
+        assert left.exit_code == 1
+        assert "the same command goes on, and with --undo" in left.output
+        assert "on may be refused" in left.output
         assert "dropped index run_pkey_wide" in convert(database, *HOW[:4], "--undo", "--yes").output
         assert "Nothing to do" in convert(database, *HOW[:4], "--undo", "--yes").output
         assert convert(database, *HOW, "--widen-keys", "--yes").exit_code == 1
@@ -129,6 +143,18 @@ def test_the_same_command_goes_on_after_an_interruption_and_undo_takes_back_what
     assert done.exit_code == 0, done.output
     assert len(json.loads(done.stdout)["done"]) == 1
     assert kind(database) == "p"
+
+
+def test_what_the_user_interrupts_says_what_is_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    database.execute(RUN)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversion_engine, "swap", interrupted)
+    left = convert(database, *HOW, "--widen-keys", "--yes")
+    assert left.exit_code != 0
+    assert "with --undo what was prepared is taken back; until then rows from 20" in left.output
 
 
 def test_a_member_of_the_owner_may_do_it_and_the_owner_owns_all(database: Database) -> None:

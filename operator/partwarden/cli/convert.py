@@ -28,7 +28,7 @@ from ..api.policy import Mode, Table, TableSpec
 from ..api.retention import KeyEncoding
 from ..api.types import Interval
 from ..api.validation import check
-from ..errors import InvalidSpec, TableBusy
+from ..errors import InvalidSpec, TransientError
 from ..planner.calendar import iso, load_zone
 from ..planner.conversion_plan import ConversionPlan
 from ..planner.conversion_rules import Wanted
@@ -59,6 +59,7 @@ MOST_MOVED = 1000
     help="How the key says when. Default: Native.",
 )
 @click.option("--premake", type=click.IntRange(0, 1000), default=2, help="Partitions to make ahead. Default: 2.")
+@click.option("--name-format", callback=options.text, help="Names of partitions, as spec.nameFormat has them.")
 @click.option("--widen-keys", is_flag=True, help="Add the key to primary key and unique constraints that lack it.")
 @click.option("--legacy-name", callback=options.text, help="What the table is called as the first partition.")
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be done, or what forbids it.")
@@ -104,15 +105,23 @@ def convert(dsn: str, table: dict[str, str], back: bool, only_plan: bool, yes: b
         _ask(yes, f"Convert {plan.table}?")
         try:
             convert_table(connection, wanted, plan, given["patience"], done.add)
-        except TableBusy as error:
-            raise TableBusy(
-                f"{error}; nothing is half done: the same command goes on, and with --undo what was prepared is taken "
-                f"back; until then rows from {iso(plan.until)} on may be refused"
-            ) from None
+        except TransientError as error:
+            raise type(error)(f"{error}; {_prepared(plan)}") from None
+        except KeyboardInterrupt:
+            formats.names([_prepared(plan)], err=True)
+            raise
         document = {**_document(plan, wanted), "done": done.steps}
         if output not in ("text", "wide"):
             formats.show(output, document, [str(plan.table)], [])
     return 0
+
+
+def _prepared(plan: ConversionPlan) -> str:
+    """What an interruption leaves, for people."""
+    return (
+        "nothing is half done: the same command goes on, and with --undo what was prepared is taken back; until then "
+        f"rows from {iso(plan.until)} on may be refused"
+    )
 
 
 def show(connection: Session, spec: TableSpec, output: str) -> bool:
@@ -148,6 +157,7 @@ def _wanted(table: Table, given: dict[str, Any]) -> Wanted:
         "interval": given["interval"],
         "timezone": given["timezone"],
         "premake": given["premake"],
+        "nameFormat": given["name_format"],
     }
     spec, problems = check(TableSpec, fields)
     if spec is None:

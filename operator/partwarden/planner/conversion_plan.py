@@ -101,6 +101,8 @@ def plan_conversion(table: PlainTable, wanted: Wanted, taken: Collection[str] = 
         if isinstance(frame, Refusal):
             return ConversionPlan(table, (frame,))
         conversion = _conversion(table, wanted, frame)
+    except NameTooLong as error:
+        return ConversionPlan(table, (Refusal(str(table), str(error), "by hand that is --name-format"),))
     except PartwardenError as error:
         return ConversionPlan(table, (Refusal(str(table), str(error), "then try again"),))
     if found := tuple(_collisions(table, conversion, taken)):

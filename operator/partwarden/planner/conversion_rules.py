@@ -107,10 +107,11 @@ REFUSED: Mapping[TiedKind, tuple[str, str]] = {
 }
 KEPT: Mapping[TiedKind, str] = {
     TiedKind.FOREIGN_KEY: "kept, not checked again; writers of the table that it refers to wait while it is attached",
-    TiedKind.REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on",
+    TiedKind.REFERENCE: "made anew NOT VALID under the lock, which that table is under as well, and validated "
+    "after it, while others go on",
     TiedKind.SELF_REFERENCE: "made anew NOT VALID under the lock, and validated after it, while others go on; writers "
     "wait for a moment then",
-    TiedKind.VIEW: "made anew with the same definition, owner, grants, comments and options",
+    TiedKind.VIEW: "made anew with the same definition, owner, grants, comments and options, under the same lock",
     TiedKind.BEFORE_TRIGGER: "kept, and so for each new partition; that is chosen before it fires: a write fails "
     "where it sets the partition key so that the row belongs elsewhere",
     TiedKind.ROW_TRIGGER: "kept, and so for each new partition",

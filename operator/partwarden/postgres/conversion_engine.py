@@ -15,7 +15,7 @@ from ..planner.conversion import Conversion
 from ..planner.conversion_plan import ConversionPlan, key_now, plan_conversion
 from ..planner.conversion_rules import CHECK, Refusal, Wanted, is_ours, refusals
 from ..planner.inventory import Parent, RelationKind
-from ..planner.plain_table import PlainTable
+from ..planner.plain_table import PlainTable, TiedKind
 from . import conversion_finish, conversion_undo, ddl
 from .connection import Session
 from .conversion_definition import legacy_name
@@ -52,8 +52,23 @@ def observe_conversion(connection: Session, wanted: Wanted) -> ConversionPlan:
     return plan
 
 
+STATISTICS = """
+SELECT e.stxname AS name, EXISTS (SELECT FROM pg_statistic_ext o WHERE o.stxnamespace = e.stxnamespace
+                                  AND o.stxname = n.later) AS taken, n.later
+FROM pg_statistic_ext e JOIN unnest({names}::name[], {later}::name[]) n (name, later) ON n.name = e.stxname
+WHERE e.stxrelid = {oid}
+"""
+
+
 def _taken_names(connection: Session, table: PlainTable, conversion: Conversion) -> Iterator[Refusal]:
-    """Indexes of the table that cannot be called what those of its first partition are called."""
+    """Indexes and statistics of the table that cannot be called what those of its first partition are called."""
+    extended = [each.name for each in table.tied if each.kind is TiedKind.STATISTICS]
+    becomes = [legacy_name(conversion.table, conversion.legacy, each) for each in extended]
+    asked = SQL(STATISTICS).format(oid=table.parent.oid, names=extended, later=becomes)
+    for row in read_only(connection, asked)[0] if extended else ():
+        if row.taken:
+            why = f"they would be called {row.later} then, which is the name of others in their schema"
+            yield Refusal(f"statistics {row.name}", why, "ALTER STATISTICS … RENAME one of the two, or drop it")
     named = {
         each.name: legacy_name(conversion.table, conversion.legacy, each.name)
         for each in table.indexes

@@ -151,7 +151,8 @@ SELECT kind, left(name, 255) AS name, validated FROM (
   WHERE (t.schemaname, t.tablename) = ({schema}::text, {name}::text)
     AND NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.prrelid = {oid} AND r.prpubid = p.oid)
   UNION ALL
-  SELECT 'SUBSCRIPTION', s.srsubid::text, true FROM pg_subscription_rel s WHERE s.srrelid = {oid}
+  SELECT 'SUBSCRIPTION', s.subname, true FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+  WHERE r.srrelid = {oid}
   UNION ALL SELECT 'EVENT_TRIGGER', evtname, true FROM pg_event_trigger WHERE evtenabled <> 'D'
   UNION ALL
   SELECT 'RULE', rulename, true FROM pg_rewrite WHERE ev_class = {oid} AND rulename <> '_RETURN'

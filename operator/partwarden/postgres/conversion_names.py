@@ -8,6 +8,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from ..planner.inventory import Relation
 from ..planner.marker import ConvertedMark
+from . import conversion_definition as definition
 from . import ddl
 from .connection import Session
 from .conversion_definition import legacy_name, rows_of
@@ -33,22 +34,20 @@ WHERE x.indrelid = {legacy} AND y.indrelid = {parent} ORDER BY p.oid
 """
 EXTENDED = """
 SELECT n.nspname AS schema, e.stxname AS name FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
-WHERE e.stxrelid = {oid} ORDER BY e.oid
+WHERE e.stxrelid = {legacy} ORDER BY e.oid
 """
 
 
 def names_again(connection: Session, parent: Relation, legacy: Relation, mark: ConvertedMark) -> Iterator[Composable]:
     """Indexes, constraints and statistics of the old table have the names of the parent's, once that is gone."""
     schema = parent.schema
+    plain = ddl.relation(parent)
     pairs, extended, old_extended, ((key,),) = rows_of(
         connection,
-        *(PAIRS, EXTENDED, EXTENDED.replace("{oid}", "{legacy}"), KEY),
-        oid=parent.oid,
-        parent=parent.oid,
-        legacy=legacy.oid,
+        *(PAIRS, definition.STATISTICS, EXTENDED, KEY),
+        **{"oid": parent.oid, "parent": parent.oid, "legacy": legacy.oid, "old": parent.oid, "new": plain.as_string()},
     )
     wide = {index for _, index in mark.keys}
-    plain = ddl.relation(parent)
     for each in pairs:
         child = each.child
         if child in wide and each.narrow:
@@ -63,5 +62,8 @@ def names_again(connection: Session, parent: Relation, legacy: Relation, mark: C
         child = legacy_name(parent.name, legacy.name, each.name)
         if (each.schema, child) in there:
             yield SQL("ALTER STATISTICS {} RENAME TO {}").format(Identifier(each.schema, child), Identifier(each.name))
+        else:
+            # Made since, on the partitioned table, which takes its own along.
+            yield definition.text(each[0])
     if mark.nullable:
         yield SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(plain, Identifier(key))

@@ -132,6 +132,11 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
                 f"{subject}: a row of another partition has a key that {found.legacy} holds as well, which was unique "
                 f"before ({message(error)}); change or delete one of the two"
             ) from None
+        except pg.InvalidForeignKey as error:
+            raise StatementRejected(
+                f"{subject}: a foreign key that was made since points to a key that the table will not have then "
+                f"({message(error)}); drop it"
+            ) from None
         except psycopg.Error as error:
             raise changed(error, subject) or error from None
 
@@ -252,9 +257,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     split = split_leftovers.undo(connection, legacy, found.others)
     last = list(names_again(connection, parent, legacy, found.mark))
     left = conversion_remains.used(connection, found.others)
-    wants[:] = [*wanted(parent.oid, views, referenced, sequences), Want(legacy.oid, Mode.ACCESS_EXCLUSIVE)]
-    wants += [Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in found.others]
-    wants += locks.joined(connection, parent.oid, Mode.ACCESS_EXCLUSIVE)
+    wants[:] = _wanted(connection, found, views, referenced, sequences)
     yield setting({"lock_timeout": f"{LOCK_TIMEOUT_HEAVY}ms", "statement_timeout": f"{UNDER_LOCK}ms"})
     yield from role.as_login(lock_around(views, referenced, targets, "ACCESS EXCLUSIVE"))
     # With its partitions, in the order in which every reader locks them.
@@ -278,16 +281,22 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield SQL("DROP TABLE {}").format(ddl.relation(until))
     yield from last
     # The names of keys are back, and with them what foreign keys point to.
-    yield from role.as_login(again((), referenced, ()))
-    yield from self_references.give(own_keys, parent)
-    yield from rules
-    yield from flags
+    yield from (*role.as_login(again((), referenced, ())), *self_references.give(own_keys, parent))
+    yield from (*rules, *flags)
     yield from ddl.set_grants(_with_grants(parent, rights), parent, grants(acls))
     yield from conversion_remains.inherit(above, left)
-    unproven = (*to_validate(referenced, found.mark), *self_references.to_validate(own_keys, parent))
+    unproven = to_validate(referenced, found.mark) + self_references.to_validate(own_keys, parent)
     mark = conversion_remains.mark(found.mark, unproven, left)
     yield SQL("COMMENT ON TABLE {} IS {}").format(above, write_mark(found.comment, legacy.oid, mark, str(parent)))
     yield SQL("COMMIT")
+
+
+def _wanted(connection: Session, found: Converted, *joined: Sequence[Any]) -> Iterator[Want]:
+    """The locks that exclude others."""
+    parent = found.parent.oid
+    yield from wanted(parent, *joined)
+    yield from (Want(each.oid, Mode.ACCESS_EXCLUSIVE) for each in (found.legacy, *found.others))
+    yield from locks.joined(connection, parent, Mode.ACCESS_EXCLUSIVE)
 
 
 def _with_grants(parent: Parent, rights: Sequence[Any]) -> Parent:
@@ -318,6 +327,10 @@ def _move(connection: Session, found: Converted) -> Iterator[Composable]:
     # One that returns NULL would keep a row out that is deleted.
     (triggers,) = rows_of(connection, OWN_TRIGGERS, legacy=found.legacy.oid, below=below.as_string())
     yield from (definition.text(each.off) for each in triggers)
+    for other in found.others:
+        # The same of one that keeps a row from being deleted: such a partition is dropped afterwards.
+        (own,) = rows_of(connection, OWN_TRIGGERS, legacy=other.oid, below=ddl.relation(other).as_string())
+        yield from (definition.text(each.off) for each in own)
     # Safe: one statement deletes what it inserts, as many rows as it inserts, and one that is left by it makes the next
     # statement fail.
     yield SQL(MOVE).format(above=above, below=below, columns=definition.text(columns[0]))
