@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lab.jobs import pods_of
 from lab.kubectl import KubectlError
 from lab.operator import until
 from lab.postgres import Binaries, Database
-from lab.site import Site
+from lab.site import Site, partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
 from partwarden.archive.folder import Folder
@@ -50,12 +51,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def job_of(archives: Archives, name: str = "again") -> str:
+def job_of(archives: Archives, name: str = "again", other_than: str = "") -> str:
     """The Job of the restore, once it has a pod."""
 
     def made() -> str | None:
         job = archives.kubectl.get("prst", name).get("status", {}).get("job")
-        return str(job) if job and pods_of(archives.kubectl, job) else None
+        return str(job) if job and job != other_than and pods_of(archives.kubectl, job) else None
 
     return until(f"a Job for restore {name}", made)
 
@@ -148,3 +149,40 @@ def test_two_operators_make_one_job_however_often_it_is_applied_and_a_deletion_s
         until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
         until("its pod is gone", lambda: not pods_of(archives.kubectl, job))
         assert pg_database.query("SELECT to_regclass('run_2020_again')") == [(None,)]
+
+
+def test_the_archives_of_a_period_become_partitions_again_that_retention_leaves_alone(
+    archives: Archives, site: Site, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    years = {"run_2019": 20, "run_2020": 30}
+    for table, rows in years.items():
+        pg_database.execute(f"INSERT INTO run SELECT g, '{table[4:]}-05-05Z' FROM generate_series(1, {rows}) g")
+    spec = {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01"}
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        site.apply("run", spec)
+        for table in years:
+            name = table.replace("_", "-")
+            archives.apply(name, table, policy={"name": "run"}, database=None, destination=DESTINATION)
+            archives.do(archives.job(name), pg_database, tmp_path)
+            archives.wait(name, "Proven", Verified="True")
+        pg_database.execute("DROP TABLE run_2019, run_2020")
+        both = {"period": "2019..2020", "policy": {"name": "run"}, "attach": True, "job": {"nodeSelector": NOWHERE}}
+        archives.apply_restore("both", both)
+        first = job_of(archives, "both")
+        archives.do(first, pg_database, tmp_path)
+        archives.do(job_of(archives, "both", first), pg_database, tmp_path)
+        archives.kubectl("wait", "--for=condition=Restored", "prst/both", "--timeout=60s")
+        made = archives.kubectl.get("prst", "both")["status"]["archives"]
+        assert [(each["table"], each["rows"], each["attachedTo"]) for each in made] == [
+            (f"public.{table}", rows, "public.run") for table, rows in years.items()
+        ]
+        site.apply("run", {**spec, "retention": {"keepFor": "1y"}})
+
+        def restored() -> list[str]:
+            return [each["name"] for each in site.policy()["status"].get("partitions", []) if each.get("restored")]
+
+        until("the policy lists them as restored", lambda: sorted(restored()) == list(years))
+        site.wait(Ready="True")
+        assert partitions(pg_database)[:2] == list(years)
+        assert pg_database.query("SELECT count(*) FROM run WHERE at < '2021-01-01Z'") == [(50,)]
