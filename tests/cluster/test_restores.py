@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cluster.test_commands import Plugin
 from lab.archives import IMAGE, NOWHERE, Archives
 from lab.jobs import pods_of
 from lab.kubectl import KubectlError
@@ -158,7 +159,9 @@ def test_the_archives_of_a_period_become_partitions_again_that_retention_leaves_
     years = {"run_2019": 20, "run_2020": 30}
     for table, rows in years.items():
         pg_database.execute(f"INSERT INTO run SELECT g, '{table[4:]}-05-05Z' FROM generate_series(1, {rows}) g")
-    spec = {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01"}
+    retention = {"keepFor": "50y", "job": {"nodeSelector": NOWHERE}}
+    spec = {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention}
+    command = Plugin(site)
     with site.operator(JOB_IMAGE=IMAGE).serving():
         site.apply("run", spec)
         for table in years:
@@ -167,17 +170,17 @@ def test_the_archives_of_a_period_become_partitions_again_that_retention_leaves_
             archives.do(archives.job(name), pg_database, tmp_path)
             archives.wait(name, "Proven", Verified="True")
         pg_database.execute("DROP TABLE run_2019, run_2020")
-        both = {"period": "2019..2020", "policy": {"name": "run"}, "attach": True, "job": {"nodeSelector": NOWHERE}}
-        archives.apply_restore("both", both)
-        first = job_of(archives, "both")
+        restore = ("restore", "2019..2020", "run", "--attach")
+        name = command(*restore, "--timeout", "0", "-o", "name").strip()
+        first = job_of(archives, name)
         archives.do(first, pg_database, tmp_path)
-        archives.do(job_of(archives, "both", first), pg_database, tmp_path)
-        archives.kubectl("wait", "--for=condition=Restored", "prst/both", "--timeout=60s")
-        made = archives.kubectl.get("prst", "both")["status"]["archives"]
+        archives.do(job_of(archives, name, first), pg_database, tmp_path)
+        assert command(*restore).startswith("restored 2 tables, each a partition of public.run: 50 rows, equal to the")
+        made = archives.kubectl.get("prst", name)["status"]["archives"]
         assert [(each["table"], each["rows"], each["attachedTo"]) for each in made] == [
             (f"public.{table}", rows, "public.run") for table, rows in years.items()
         ]
-        site.apply("run", {**spec, "retention": {"keepFor": "1y"}})
+        site.apply("run", {**spec, "retention": {**retention, "keepFor": "1y"}})
 
         def restored() -> list[str]:
             return [each["name"] for each in site.policy()["status"].get("partitions", []) if each.get("restored")]
