@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.test_commands import Plugin
 from lab.archives import IMAGE, NOWHERE, Archives
 from lab.jobs import pods_of
 from lab.kubectl import KubectlError
 from lab.operator import until
 from lab.postgres import Binaries, Database
-from lab.site import Site
+from lab.site import Site, partitions
 from partwarden.api.destination import PVC, Destination
 from partwarden.archive import create, pgdump
 from partwarden.archive.folder import Folder
@@ -50,12 +52,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def job_of(archives: Archives, name: str = "again") -> str:
+def job_of(archives: Archives, name: str = "again", other_than: str = "") -> str:
     """The Job of the restore, once it has a pod."""
 
     def made() -> str | None:
         job = archives.kubectl.get("prst", name).get("status", {}).get("job")
-        return str(job) if job and pods_of(archives.kubectl, job) else None
+        return str(job) if job and job != other_than and pods_of(archives.kubectl, job) else None
 
     return until(f"a Job for restore {name}", made)
 
@@ -148,3 +150,42 @@ def test_two_operators_make_one_job_however_often_it_is_applied_and_a_deletion_s
         until("its Job is gone", lambda: job not in archives.kubectl("get", "jobs", "--output", "name"))
         until("its pod is gone", lambda: not pods_of(archives.kubectl, job))
         assert pg_database.query("SELECT to_regclass('run_2020_again')") == [(None,)]
+
+
+def test_the_archives_of_a_period_become_partitions_again_that_retention_leaves_alone(
+    archives: Archives, site: Site, pg_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_client(monkeypatch)
+    years = {"run_2019": 20, "run_2020": 30}
+    for table, rows in years.items():
+        pg_database.execute(f"INSERT INTO run SELECT g, '{table[4:]}-05-05Z' FROM generate_series(1, {rows}) g")
+    retention = {"keepFor": "50y", "job": {"nodeSelector": NOWHERE}}
+    spec = {"premake": 0, "startFrom": f"{datetime.now(UTC).year}-01-01", "retention": retention}
+    command = Plugin(site)
+    with site.operator(JOB_IMAGE=IMAGE).serving():
+        site.apply("run", spec)
+        for table in years:
+            name = table.replace("_", "-")
+            archives.apply(name, table, policy={"name": "run"}, database=None, destination=DESTINATION)
+            archives.do(archives.job(name), pg_database, tmp_path)
+            archives.wait(name, "Proven", Verified="True")
+        pg_database.execute("DROP TABLE run_2019, run_2020")
+        restore = ("restore", "2019..2020", "run", "--attach")
+        name = command(*restore, "--timeout", "0", "-o", "name").strip()
+        first = job_of(archives, name)
+        archives.do(first, pg_database, tmp_path)
+        archives.do(job_of(archives, name, first), pg_database, tmp_path)
+        assert command(*restore).startswith("restored 2 tables, each a partition of public.run: 50 rows, equal to the")
+        made = archives.kubectl.get("prst", name)["status"]["archives"]
+        assert [(each["table"], each["rows"], each["attachedTo"]) for each in made] == [
+            (f"public.{table}", rows, "public.run") for table, rows in years.items()
+        ]
+        site.apply("run", {**spec, "retention": {**retention, "keepFor": "1y"}})
+
+        def restored() -> list[str]:
+            return [each["name"] for each in site.policy()["status"].get("partitions", []) if each.get("restored")]
+
+        until("the policy lists them as restored", lambda: sorted(restored()) == list(years))
+        site.wait(Ready="True")
+        assert partitions(pg_database)[:2] == list(years)
+        assert pg_database.query("SELECT count(*) FROM run WHERE at < '2021-01-01Z'") == [(50,)]

@@ -25,7 +25,7 @@ def needs(restore: StoredRestore, archive: StoredArchive, policy: PartitionPolic
     if spec is None:
         return False
     if (placed := restore_source.by_location(spec)) is not None:
-        return placed.location == archive.status.get("location")
+        return _parts(placed.location) == _parts(str(archive.status.get("location") or ""))
     if restore.key[0] != archive.key[0]:
         return False
     named = {spec.archive.name} if spec.archive else {part["archive"] for part in wanted if "archive" in part}
@@ -37,3 +37,8 @@ def needs(restore: StoredRestore, archive: StoredArchive, policy: PartitionPolic
         return bool(restore_source.select(policy, spec.period, [archive]).inside)
     except UnknownTimeZone:
         return False
+
+
+def _parts(location: str) -> list[str]:
+    """Of the place's URL, as it is read: a destination may be spelled in several ways."""
+    return [part for part in location.split("/") if part not in ("", ".")]

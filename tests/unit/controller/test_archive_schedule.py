@@ -476,6 +476,7 @@ def test_killed_at_any_write_the_next_operator_ends_with_one_deletion(after: boo
 
 RANGE = {"from": "2019-02-01T00:00:00Z", "to": "2019-03-01T00:00:00Z"}
 OF_POLICY: dict[str, Any] = {"policy": {"name": "run"}, "as": {"name": "again"}}
+BELOW = {"pvc": {"claimName": "archives", "path": "./run_2020//"}}
 NEEDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "by its name": (KEY[0], {"archive": {"name": KEY[1]}, **OF_POLICY}, {}, True),
     "another by its name": (KEY[0], {"archive": {"name": "another"}, **OF_POLICY}, {}, False),
@@ -505,6 +506,12 @@ NEEDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "by its place, spelled otherwise": (
         KEY[0],
         {"location": {"destination": CLAIM, "folder": "run_2020//by-hand-1/"}, **OF_POLICY},
+        {},
+        True,
+    ),
+    "by its place, at a destination spelled otherwise": (
+        KEY[0],
+        {"location": {"destination": BELOW, "folder": "by-hand-1"}, **OF_POLICY},
         {},
         True,
     ),
