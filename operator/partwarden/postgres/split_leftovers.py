@@ -41,7 +41,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, LATERAL (
   FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conname = {name} AND {calls}
   UNION ALL
   SELECT 2, format('DROP FUNCTION %I.%I()', n.nspname, p.proname) FROM pg_proc p
-  WHERE {constant} AND p.proowner = c.relowner
+  WHERE {constant} AND pg_has_role(p.proowner, 'USAGE')
   UNION ALL
   SELECT 3, format('DROP INDEX %I.%I', n.nspname, o.relname)
   FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
@@ -110,13 +110,13 @@ def take_away(connection: Session, inventory: Inventory, action: DetachPartition
     It may be done again at any time, and does nothing where nothing is left. Raises as `locks.retry_locks`.
     """
     converted = {each.oid for each in inventory.partitions if each.converted}
-    if not converted:
-        return
+    # Also where the user has dropped the other.
     about = [each for each in inventory.partitions if each.oid == action.oid or action.oid in converted]
     asked = SQL(HOLDING).format(oids=[each.oid for each in about], name=NAME)
     growing = {each.oid for each in transaction.read_only(connection, asked)[0]}
     for each in about:
-        left = transaction.read_only(connection, SQL(LEFT).format(**_named(each)))[0] if each.oid == action.oid else []
+        ask = each.oid == action.oid and each.oid in converted
+        left = transaction.read_only(connection, SQL(LEFT).format(**_named(each)))[0] if ask else []
         if left or each.oid in growing:
             _take_away(
                 connection, transaction.parent_of(inventory), each, f"cannot detach partition {action}", deadline

@@ -25,7 +25,7 @@ from ..errors import StatementRejected, TableChanged
 from ..planner.actions import SplitLegacy
 from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Partition, Relation
-from ..planner.keys import KeyType, literals
+from ..planner.keys import Bounds, KeyType, literals
 from . import ddl, drain, drain_sql, locks, table_state, transaction
 from .connection import Session, run
 from .conversion_definition import columns_of, text
@@ -128,12 +128,16 @@ class SplitMove(drain.Move):
 
     def _narrow(self, remaining: Composable) -> Iterator[Composable]:
         """The table that was converted gets its narrower bounds. The rows were deleted before; that no others are left
-        is asked once more."""
-        source, upper = self._source, self._split.rest.upper
-        beyond = SQL("EXISTS (SELECT FROM ONLY {} WHERE {} >= {})")
-        found = beyond.format(ddl.relation(source), Identifier(self._key), upper)
+        is asked once more, of what it could hold until now: what lies behind that has left it before, and where VACUUM
+        did not come, an index has all of it still."""
+        source, upper, key = self._source, self._split.rest.upper, Identifier(self._key)
+        # Not EXISTS: where statistics say that many rows are there, the table is read for the first of them, from its
+        # beginning, and to its end now that none is left.
+        found = SQL("(SELECT count(*) FROM (SELECT FROM ONLY {} WHERE {} ORDER BY {} LIMIT 1) AS beyond)").format(
+            ddl.relation(source), ddl.in_range(key, Bounds(upper, self._split.whole.upper)), key
+        )
         yield remaining
-        yield require(SQL("NOT {}").format(found), f"rows from {upper} on are left in {source}")
+        yield require(SQL("{} = 0").format(found), f"rows from {upper} on are left in {source}")
         yield from returning(self._inventory, source, upper)
         yield remaining
         yield ddl.detach(self._parent, self._split)
@@ -171,9 +175,11 @@ class SplitGrowth(SplitMove):
     def _begin(self) -> None:
         self._open()
         grows, parent = self._grows, self._parent
-        _, facts, publications, triggers = run(
+        _, _, _, facts, publications, triggers = run(
             self._connection,
+            transaction.set_lock_timeout(transaction.UNHEARD),
             ddl.lock(grows, "SHARE UPDATE EXCLUSIVE"),
+            transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY),
             *drain_sql.ask(parent, grows, self._inventory.server.version),
             SQL(OWN_TRIGGERS).format(oid=grows.oid),
         )
