@@ -155,6 +155,16 @@ def test_a_check_that_only_the_partition_that_grows_has_is_named_with_it(begun: 
     assert ends(parts(begun.dsn))[0].startswith("run_2026 (from 2026-")
 
 
+def test_no_row_moves_to_where_a_crash_takes_it(begun: Database) -> None:
+    begun.execute("ALTER TABLE run_2026 SET UNLOGGED")
+    bounds = edges(begun)
+    (said,) = ends(parts(begun.dsn))
+    assert said.endswith("ALTER TABLE public.run_2026 SET LOGGED")
+    assert edges(begun) == bounds
+    begun.execute(f"ALTER TABLE {LEGACY} SET UNLOGGED")
+    assert ends(parts(begun.dsn))[0].startswith("run_2026 (from 2026-")
+
+
 def test_rows_of_the_last_moment_that_a_rounded_key_knows_leave_together(database: Database) -> None:
     database.execute("""CREATE TABLE run (id int PRIMARY KEY, at timestamptz(0) NOT NULL); CREATE INDEX ON run (at);
         INSERT INTO run SELECT n, '2026-12-31 23:59:59Z' FROM generate_series(1, 2500) n""")

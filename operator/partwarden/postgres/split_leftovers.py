@@ -14,6 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..planner.actions import DetachPartition
+from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Relation
 from . import ddl, locks, transaction
 from .connection import Session, run
@@ -68,7 +69,11 @@ def function_of(legacy: Relation) -> Identifier:
 
 def words(legacy: Relation) -> str:
     """Why nothing can be done where `ours` is not true."""
-    return f"{name_of(legacy.oid)} of {legacy} is not of a split; rename it"
+    name = name_of(legacy.oid)
+    return (
+        f"{name} of {legacy} is not of a split, or its function is in another schema: rename it, or ALTER FUNCTION … "
+        f"SET SCHEMA {quoted(legacy.schema)}"
+    )
 
 
 def ours(legacy: Relation) -> Composed:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -173,8 +174,7 @@ class SplitGrowth(SplitMove):
         self.wants.append(locks.Want(action.grows.oid, locks.Mode.ACCESS_EXCLUSIVE))
 
     def _begin(self) -> None:
-        self._open()
-        grows, parent = self._grows, self._parent
+        leaves, grows, parent = self._open(), self._grows, self._parent
         _, _, _, facts, publications, triggers = run(
             self._connection,
             transaction.set_lock_timeout(transaction.UNHEARD),
@@ -184,7 +184,13 @@ class SplitGrowth(SplitMove):
             SQL(OWN_TRIGGERS).format(oid=grows.oid),
         )
         published = [each.pubname for each in publications]
-        drain_sql.check(grows, self._action, parent.owner, next(iter(facts), None), published)
+        row: Any = next(iter(facts), None)
+        drain_sql.check(grows, self._action, parent.owner, row, published)
+        if row.unlogged and not leaves.unlogged:
+            raise StatementRejected(
+                f"{self._subject}: that is UNLOGGED, so a crash empties it, and leaves them alone where they are; "
+                f"ALTER TABLE {grows} SET LOGGED"
+            )
         if triggers:
             raise StatementRejected(
                 f"{self._subject}: its trigger {quoted(triggers[0].tgname)} would fire for rows that are not new; "
