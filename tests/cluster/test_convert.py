@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-
-import psycopg
 
 from lab.operator import until
 from lab.postgres import Database
 from lab.site import Site, conditions, partitions
 from partwarden.planner.conversion_rules import CHECK
+from support.meanwhile import writing
 
 RUN = """CREATE TABLE run (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
     INSERT INTO run (at) SELECT now() - n * interval '1 day' FROM generate_series(0, 400) n;
@@ -27,31 +23,6 @@ FIELDS: dict[str, Any] = {"key": "at", "interval": "Month"}
 ATTACH = FIELDS | {"convert": {"mode": "Attach", "widenKeys": True}}
 
 
-@contextmanager
-def writer(database: Database) -> Iterator[list[int]]:
-    """The ids that a session has written, one transaction each, for as long as the block."""
-    written, stop = list[int](), threading.Event()
-    failed = list[psycopg.Error]()
-
-    def write() -> None:
-        try:
-            with database.connect() as connection:
-                while not stop.wait(0.01):
-                    row = connection.execute(b"INSERT INTO run DEFAULT VALUES RETURNING id").fetchone()
-                    written.append(row[0] if row else 0)
-        except psycopg.Error as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield written
-    finally:
-        stop.set()
-        thread.join(30)
-    assert failed == []
-
-
 def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_plain_again(
     site: Site, pg_database: Database
 ) -> None:
@@ -59,7 +30,7 @@ def test_a_plain_table_is_partitioned_beside_a_writer_whatever_ends_and_made_pla
     pg_database.execute(REFUSE.format(code="lock_not_available"))
     pg_database.execute(GATE)
     (oid,) = pg_database.query("SELECT 'run'::regclass::oid")
-    with writer(pg_database) as written:
+    with writing(pg_database) as written:
         with site.operator() as first:
             with pg_database.connect() as holder:
                 # The build of an index waits for every transaction that has written before.

@@ -46,6 +46,7 @@ STATES: Mapping[State, tuple[int, int, str, str]] = {
     State.DEFAULT: (140, 632, "apart", ""),
     State.UNMANAGED: (312, 632, "apart", ""),
     State.LEGACY: (484, 632, "apart", "spec.convert"),
+    State.SPLITTING: (656, 632, "apart", "spec.convert.split"),
 }
 """Left, top, kind, and what brings it there, of the boxes; the other states are strips below the gate."""
 STATE_STRIPS = {State.DETACH_PENDING: (1, 2, "leaving"), State.DETACHED: (2, 5, "gone")}

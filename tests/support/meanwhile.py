@@ -177,3 +177,18 @@ def killing_after_each_ddl_command(database: Database) -> Iterator[int]:
     for last in count(1):
         database.execute(f'ALTER DATABASE "{database.name}" SET lab.last = {last}')
         yield last
+
+
+@contextmanager
+def writing(database: Database) -> Iterator[list[int]]:
+    """The ids that a session writes into ``run``, one transaction each, while the block lasts. Raises its error."""
+    written, stop = list[int](), Event()
+
+    def write() -> None:
+        with database.connect() as connection:
+            while not stop.wait(0.01):
+                row = connection.execute(b"INSERT INTO run DEFAULT VALUES RETURNING id").fetchone()
+                written.append(row[0] if row else 0)
+
+    with working(stop, write):
+        yield written

@@ -78,11 +78,10 @@ class State(StrEnum):
     DEFAULT = "Default"
     UNMANAGED = "Unmanaged"
     LEGACY = "Legacy"
+    SPLITTING = "Splitting"
     DETACH_PENDING = "DetachPending"
     EXPIRED = "Expired"
-    """Older than the policy keeps, and still there: about to be detached, or left alone as a finding says."""
     HELD = "Held"
-    """The same, and kept by a hold."""
     DETACHED = "Detached"
     """Not a partition any more: a table that waits for its grace to end, or for a person."""
 
@@ -122,9 +121,9 @@ class PartitionStatus(Model):
     )
     bytes: Count = Field(description="Size on disk with indexes and TOAST, two significant digits.")
     state: State = Field(
-        description="Past, Current, Future; Default, DetachPending; Legacy: the table that was converted; Unmanaged: "
-        "not exactly one interval; Expired: older than retention.keepFor; Held: expired and kept by a hold; Detached: "
-        "a table of its own now."
+        description="Past, Current, Future; Default, DetachPending; Legacy: the table that was converted; Splitting: "
+        "has a part of an interval that leaves that table; Unmanaged: not exactly one interval; Expired: older than "
+        "retention.keepFor, and attached still; Held: the same, and kept by a hold; Detached: a table of its own now."
     )
     kind: str | None = Field(None, description="Absent for a plain table; else what it is, such as a foreign table.")
     oid: Count | None = Field(

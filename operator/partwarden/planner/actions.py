@@ -193,6 +193,8 @@ class SplitLegacy(LongTableAction):
     """The partition of the interval, where a part of its rows has left already."""
     part: bool = False
     """Whether something of the interval stays for the next time."""
+    last: bool = False
+    """Whether no more than one interval is left of the partition afterwards, which stays as it is."""
 
     @property
     def rest(self) -> Bounds:

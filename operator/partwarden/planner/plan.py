@@ -78,6 +78,8 @@ class Plan:
     """When the plan will differ although nothing changes."""
     managed: frozenset[int]
     """OIDs of the partitions whose bounds are exactly one cell of the grid."""
+    growing: frozenset[int]
+    """OIDs of those that will be, once the rest of an interval has left the table that was converted."""
     blocked: bool
     """Whether no action can succeed until a finding is resolved: none is tried then."""
     retired: Retired
@@ -130,6 +132,8 @@ def make_plan(
     retirement = retired(context, creation)
     keeping, here = upkeep(context, retirement), _coverage_of_now(context)
     managed = frozenset(each.oid for each, piece in context.ranged if context.cell_of(piece))
+    splits = [each for each in (*keeping.actions, *keeping.deferred) if isinstance(each, SplitLegacy)]
+    growing = frozenset(each.grows.oid for each in splits if each.grows is not None)
     due = (*creation.actions, *retirement.actions, *keeping.actions)
     foreseen = foresee(context, due, retirement, keeping)
     gate = check_approval(context, foreseen, retirement.gate)
@@ -148,7 +152,7 @@ def make_plan(
         gate=gate,
         findings=(
             *(*blocking, *creation.findings, *pending_detaches(inventory, spec, creation.cells)),
-            *(*retirement.findings, *keeping.findings, *notices(inventory, spec, context.codec, managed)),
+            *(*retirement.findings, *keeping.findings, *notices(inventory, spec, context.codec, managed | growing)),
         ),
         current=context.current,
         missing=creation.missing,
@@ -156,6 +160,7 @@ def make_plan(
         covered_for_ever=here is not None and here.upper is None,
         next_boundary=min(filter(None, (next_change(context, creation), keeping.boundary))),
         managed=managed,
+        growing=growing,
         blocked=bool(blocking),
         retired=retirement,
         upkeep=keeping,

@@ -91,6 +91,8 @@ def _action(
 ) -> SplitLegacy:
     """Raises `NameTaken`, and as `partition_name` and `Codec.literal`."""
     parent, whole, codec = context.parent, literals(legacy.bounds), context.codec
+    held = legacy.range.bounded if legacy.range else None
+    assert held is not None
     lock = f"ACCESS EXCLUSIVE on {parent} and {legacy}"
     bounds, left = Bounds(codec.literal(cell.lower), whole.upper), cell
     if grows is None:
@@ -99,8 +101,6 @@ def _action(
         check_free(context, siblings, name, cell)
         why = f"its rows from {bounds.lower} on move into partition {parent.schema}.{name} (spec.convert.split)"
     else:
-        held = legacy.range.bounded if legacy.range else None
-        assert held is not None
         name, left = grows.name, BoundedRange(cell.lower, held.upper)
         lock = f"ACCESS EXCLUSIVE on {parent}, {legacy} and {grows}"
         why = (
@@ -121,6 +121,7 @@ def _action(
         into=into,
         codec=codec,
         grows=grows,
+        last=context.grid.cell(cell.lower - timedelta(microseconds=1)).lower <= held.lower,
     )
 
 

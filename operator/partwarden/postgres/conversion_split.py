@@ -179,10 +179,11 @@ class _Split:
     def _cut(self, action: SplitLegacy, rows: int) -> SplitLegacy:
         """The action for so many rows of the interval, the youngest; as it is where there are no more. For more of them
         where one key has more, up to the limit of the policy. Raises `StatementRejected` where it has still more."""
-        key, legacy, most = Identifier(self._key), self._legacy, action.into.max_rows
+        key, legacy, most = Identifier("t", self._key), self._legacy, action.into.max_rows
+        # By the key: its name alone would be that of the text.
         ask = SQL(
             "SELECT {key}::text, (SELECT atttypmod FROM pg_attribute WHERE attrelid = {} AND attname = {}) "
-            "FROM ONLY {} WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1"
+            "FROM ONLY {} AS t WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1"
         )
         while True:
             bounds, table = ddl.in_range(key, action.into.bounds), ddl.relation(legacy)

@@ -77,6 +77,7 @@ class Move:
     """The field that says how many rows there may be."""
     too_many: type[UserError] = DefaultHasRows
     """What is raised where there are more."""
+    quiet_attempts = QUIET_ATTEMPTS
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class Move:
         if who := locks.wait_for_snapshots(self._connection, self._deadline):
             raise TableBusy(f"{self.subject}: {who} has an older snapshot, by which it would miss rows that move")
         run(self._connection, "SAVEPOINT unlocked")
-        quiet = self._attempts <= QUIET_ATTEMPTS and time.monotonic() + QUIET_LEFT < self._deadline
+        quiet = self._attempts <= self.quiet_attempts and time.monotonic() + QUIET_LEFT < self._deadline
         try:
             self._switch([locks.FRESH, locks.QUIET] if quiet else [])
         except pg.DivisionByZero:

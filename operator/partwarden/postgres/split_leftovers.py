@@ -1,8 +1,9 @@
 """What a split makes beside the new partition: a CHECK, the function in it, and an index for the key. See
 `conversion_split`. A partition that grows has a CHECK and a function of its own.
 
-Where a split was interrupted they stay, and the next one goes on with them. Before the table is detached or made plain
-again, and there will be none, they are taken away: the function would outlast its table. What a user calls so stays.
+CHECK and function stay until the last interval has left; where a split was interrupted all stay, and the next one goes
+on with them. Before the table is detached or made plain again, and there will be none, they are taken away: the
+function would outlast its table. What a user calls so stays.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ the CHECK says ``key < f()``. It is validated while others go on and ``f`` retur
 once the rows are deleted, ``f`` is replaced by one that returns the bound to come, and PostgreSQL reads what it returns
 when it compares CHECK and bounds. https://www.postgresql.org/docs/current/ddl-constraints.html says that PostgreSQL
 does not notice what that may make false: so the transaction proves it itself, by a query that finds no row beyond the
-new bound, and is undone where it finds one. CHECK and function go with the last rows of the interval.
+new bound, and is undone where it finds one. CHECK and function go with the last interval that leaves.
 
 A partition that grows is the mirror of that: its CHECK says ``key >= g()``, and ``g`` is replaced before rows come,
 which makes nothing false that was true.
@@ -82,6 +82,8 @@ class SplitMove(drain.Move):
     """The end of what the table holds moves into a new partition."""
 
     limit, too_many = "spec.convert.splitMaxRows", StatementRejected
+    # More than for DEFAULT, whose rows keep a partition from being made: what splits a table has time.
+    quiet_attempts = 6
     _keys: Sequence[Composable] = ()
     """The statements by which the wider key takes the place of the narrow one, and the mark says so."""
 
@@ -124,13 +126,12 @@ class SplitMove(drain.Move):
     def _attach(self, remaining: Composable) -> Iterator[Composable]:
         yield from self._narrow(remaining)
         yield from super()._attach(remaining)
-        if not self._split.part:
-            yield from forget(self._source)
+        yield from self._forget()
 
     def _narrow(self, remaining: Composable) -> Iterator[Composable]:
         """The table that was converted gets its narrower bounds. The rows were deleted before; that no others are left
-        is asked once more, of what it could hold until now: what lies behind that has left it before, and where VACUUM
-        did not come, an index has all of it still."""
+        between the new bound and the old one is asked once more. Beyond the old one PostgreSQL has let none in, and to
+        ask there would visit every row that has left since the last VACUUM."""
         source, upper, key = self._source, self._split.rest.upper, Identifier(self._key)
         # Not EXISTS: where statistics say that many rows are there, the table is read for the first of them, from its
         # beginning, and to its end now that none is left.
@@ -144,6 +145,11 @@ class SplitMove(drain.Move):
         yield ddl.detach(self._parent, self._split)
         yield from self._keys
         yield self._bound(source, *self._split.rest)
+
+    def _forget(self) -> Iterator[Composable]:
+        """Take the CHECK away where no more intervals leave: until then it spares the table a reading for each."""
+        if self._split.last and not self._split.part:
+            yield from forget(self._source)
 
     def _bound(self, table: Relation, lower: str, upper: str) -> Composable:
         attach = SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
@@ -226,6 +232,6 @@ class SplitGrowth(SplitMove):
         yield from self._narrow(remaining)
         yield remaining
         yield self._bound(self._grows, self._action.bounds.lower, literals(self._grows.bounds).upper)
+        yield from self._forget()
         if not self._split.part:
-            for each in (self._source, self._grows):
-                yield from forget(each)
+            yield from forget(self._grows)

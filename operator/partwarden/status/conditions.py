@@ -26,7 +26,7 @@ from ..api.status import (
 )
 from ..api.types import ObjectKey
 from ..errors import ContentsChanged, DefaultHasRows, PartwardenError, UserError, printable
-from ..planner.actions import CreateDefault, CreatePartition, Outcome
+from ..planner.actions import CreateDefault, CreatePartition, Outcome, SplitLegacy
 from ..planner.archive_gate import ArchiveGate
 from ..planner.calendar import Grid, iso
 from ..planner.findings import Finding, join_names
@@ -225,7 +225,9 @@ def _ready(
         return ConditionState(FALSE, PLAN_PENDING, "; ".join(filter(None, (message, waits)))), False, False
     # Of what is beside the coverage, one failure keeps other work for a later reconcile: that is no progress.
     makes = plan.missing or any(isinstance(each, CreatePartition | CreateDefault) for each in plan.actions)
-    if plan.actions and (makes or not failed):
+    # A split may go on for weeks, and nothing is missing meanwhile.
+    urgent = any(not isinstance(each, SplitLegacy) for each in plan.actions)
+    if urgent and (makes or not failed):
         reason = PARTITIONS_MISSING if makes else IN_PROGRESS
         return ConditionState(FALSE, reason, f"{to_do(plan.steps[: len(plan.actions)])}; {line}"), True, False
     if waits:

@@ -37,7 +37,15 @@ from .warnings import Graded, chosen, in_few_words, of_severity
 
 MAX_NOTABLE = MAX_PARTITIONS // 2
 """Partitions with something to say that may push plain ones off the list."""
-NOTABLE = (State.DEFAULT, State.UNMANAGED, State.LEGACY, State.DETACH_PENDING, State.EXPIRED, State.HELD)
+NOTABLE = (
+    State.DEFAULT,
+    State.UNMANAGED,
+    State.LEGACY,
+    State.SPLITTING,
+    State.DETACH_PENDING,
+    State.EXPIRED,
+    State.HELD,
+)
 MOST_SECONDS = 10**9
 """Of a Job: what is beyond it was not measured but forged."""
 MAX_OUTSIDE = 50
@@ -253,6 +261,8 @@ def _state(each: Partition, plan: Plan) -> State:
         return State.HELD if each.oid in plan.retired.kept else State.EXPIRED
     if each.converted:
         return State.LEGACY
+    if each.oid in plan.growing:
+        return State.SPLITTING
     if each.oid not in plan.managed:
         return State.UNMANAGED
     if each.range.overlaps(plan.current):

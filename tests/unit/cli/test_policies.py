@@ -217,7 +217,7 @@ def test_a_status_of_another_version_is_read_as_far_as_it_can_be() -> None:
     assert [each["name"] for each in view.document()["partitions"]] == ["run_2020"]
     assert view.notes == (
         "written by another version of the operator: status.partitions[1].state: must be Past, Current, Future, "
-        'Default, Unmanaged, Legacy, DetachPending, Expired, Held or Detached, found "Asleep"',
+        'Default, Unmanaged, Legacy, Splitting, DetachPending, Expired, Held or Detached, found "Asleep"',
     )
     assert view.problems == [(Level.WARNING, view.notes[0])]
 

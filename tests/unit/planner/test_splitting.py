@@ -155,6 +155,7 @@ def test_what_is_left_of_an_interval_goes_where_the_rest_is_already() -> None:
     assert action.into.range == Range(moment(2025), MIDDLE)
     assert action.into.bounds == Bounds("2025-01-01T00:00:00Z", "2025-07-01 12:00:00+00")
     assert action.rest == Bounds("2020-01-01 00:00:00+00", "2025-01-01T00:00:00Z")
+    assert (plan.growing, [each.reason for each in plan.findings if each.reason == "OffGrid"]) == (frozenset({8}), [])
     # No table is made, and an approval of the interval holds for each part of it.
     assert plan.names == ()
     (whole,) = splits(decide(legacy()))
