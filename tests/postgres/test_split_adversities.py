@@ -149,6 +149,22 @@ def test_where_the_tables_are_given_to_a_member_of_their_owner_nothing_is_left(b
         begun.execute("DROP OWNED BY keeper, heir CASCADE; DROP ROLE keeper, heir")
 
 
+@pytest.mark.parametrize("year", [2019, 2021])
+def test_where_the_user_has_moved_the_beginning_the_check_says_so_too(begun: Database, year: int) -> None:
+    """Else ATTACH would read all of the table, or rows of that range be refused."""
+    upper = edges(begun)[0][2]
+    begun.execute(f"""ALTER TABLE run DETACH PARTITION {LEGACY};
+        ALTER TABLE run ATTACH PARTITION {LEGACY} FOR VALUES FROM ('{year}-01-01Z') TO ('{upper}')""")
+    before = begun.query(ROWS)
+    assert ends(parts(begun.dsn))[0].startswith("run_2026 (from 2026-")
+    says = (
+        f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{LEGACY}'::regclass AND contype = 'c'"
+    )
+    ((check,),) = begun.query(says + " AND conname ~ '^partwarden'")
+    assert f"at >= '{year}-01-01 00:00:00+00'" in str(check)
+    assert begun.query(ROWS) == before
+
+
 def test_a_check_that_only_the_partition_that_grows_has_is_named_with_it(begun: Database) -> None:
     begun.execute("ALTER TABLE run_2026 ADD CONSTRAINT late CHECK (n > 26000) NOT VALID")
     before, bounds = begun.query(ROWS), edges(begun)

@@ -57,7 +57,8 @@ AIM = 0.4
 
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
-       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index}) AS validated,
+       (SELECT k.convalidated AND strpos(pg_get_expr(k.conbin, c.oid), {bound}) > 0
+        FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index} AND k.contype = 'c') AS validated,
        {ours} AS ours,
        (SELECT x.indisvalid FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
         WHERE x.indrelid = c.oid AND o.relname = {index}) AS built,
@@ -242,8 +243,11 @@ class _Split:
 
     def _state(self, table: Partition) -> Any:
         """What the catalog says of the table now. Raises `TableChanged`, and what keeps it from being split."""
+        lower, upper = literals(table.bounds)
         state = SQL(STATE).format(
             bounds=table.bounds,
+            # A CHECK that names another is of bounds that the user has changed since: it proves nothing to ATTACH.
+            bound=lower if table.oid == self._legacy.oid else upper,
             parent=self._parent.oid,
             oid=table.oid,
             ours=ours(table),
