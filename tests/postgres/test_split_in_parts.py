@@ -20,17 +20,10 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert as convert_table
 from partwarden.postgres.conversion_engine import observe_conversion
-from partwarden.postgres.engine import Report, maintain
+from partwarden.postgres.engine import maintain
 from support.converted import ID, LEGACY, conversion, convert, prepare, swap, undo
 from support.meanwhile import killing_after_each_ddl_command, policy
-from support.splitting import LATER, MADE, POLICY, ROWS, YEARS, ends, goes_on, running, split
-
-PARTS: dict[str, Any] = POLICY | {"convert": POLICY["convert"] | {"splitMaxRows": 2000}}
-EDGES = """
-SELECT c.relname, substring(pg_get_expr(c.relpartbound, 0) FROM 'FROM \\(''(.*?)''\\)'),
-       substring(pg_get_expr(c.relpartbound, 0) FROM 'TO \\(''(.*)''\\)')
-FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'run'::regclass ORDER BY 2
-"""
+from support.splitting import LATER, MADE, PARTS, POLICY, ROWS, YEARS, edges, ends, goes_on, parts, running, split
 
 
 @pytest.fixture
@@ -46,14 +39,6 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run moves one part."""
     monkeypatch.setattr(conversion_split, "TOGETHER", 0.0)
     monkeypatch.setattr(conversion_split, "AIM", 10.0)
-
-
-def parts(dsn: str, **fields: Any) -> Report:
-    return split(dsn, **PARTS | fields)
-
-
-def edges(database: Database) -> list[tuple[str, str, str]]:
-    return [(str(name), str(lower), str(upper)) for name, lower, upper in database.query(EDGES)]
 
 
 @pytest.mark.usefixtures("one_by_one")

@@ -130,7 +130,8 @@ def pending_detaches(inventory: Inventory, spec: TableSpec, wanted: Sequence[Ran
 
 
 def notices(inventory: Inventory, spec: TableSpec, codec: Codec, managed: frozenset[int]) -> Iterator[Finding]:
-    """What was observed and left alone; one notice for all partitions of which the same is to be said."""
+    """What was observed and left alone; one notice for all partitions of which the same is to be said. ``managed``: the
+    OIDs of those that are, or are becoming, one cell of the grid."""
     server, parent, ranged = inventory.server, inventory.parent, [each for each in inventory.partitions if each.range]
     assert parent is not None
     subject = str(parent)

@@ -125,19 +125,21 @@ def _action(
     )
 
 
-def cut(action: SplitLegacy, stays: str) -> SplitLegacy | None:
+def cut(action: SplitLegacy, stays: str, digits: int = -1) -> SplitLegacy | None:
     """The action for what is later than the key ``stays``, in PostgreSQL's words, which stays with all before it. None
     where there is no moment between that key and the end of what would leave.
+
+    ``digits``: how many the type of the key keeps of a second, as ``timestamp(3)`` does; negative where it keeps all.
     """
     codec, into, cell = action.codec, action.into, action.into.range.bounded
     assert cell is not None
-    last = codec.moment(stays)
+    last, kept = codec.moment(stays), 10 ** (6 - digits) if digits >= 0 else 1
     # A date is no moment of a day.
     for step in (timedelta(days=1),) if codec.type is KeyType.DATE else STEPS:
         begin = last - (last - codec.floor) % step + step
         literal = codec.literal(begin)
-        # Keys that count seconds know nothing between two of them.
-        if begin < cell.upper and codec.moment(literal) == begin:
+        # Keys that count seconds know nothing between two of them; PostgreSQL rounds bounds as it does keys.
+        if begin < cell.upper and codec.moment(literal) == begin and begin.microsecond % kept == 0:
             part = replace(into, range=BoundedRange(begin, cell.upper), bounds=Bounds(literal, into.bounds.upper))
             return replace(action, into=part, part=True)
     return None

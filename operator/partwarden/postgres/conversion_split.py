@@ -57,7 +57,8 @@ AIM = 0.4
 
 STATE = """
 SELECT pg_get_expr(c.relpartbound, 0) = {bounds} AND c.relkind = 'r' AND i.inhparent = {parent} AS same,
-       (SELECT k.convalidated FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index}) AS validated,
+       (SELECT k.convalidated AND strpos(pg_get_expr(k.conbin, c.oid), {bound}) > 0
+        FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = {index} AND k.contype = 'c') AS validated,
        {ours} AS ours,
        (SELECT x.indisvalid FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
         WHERE x.indrelid = c.oid AND o.relname = {index}) AS built,
@@ -137,11 +138,10 @@ class _Split:
                 move.run()
             except StatementRejected:
                 transaction.undo(self._connection)
-                rows = max(LEAST, rows // 4)
-                smaller = self._cut(self._rest(part), rows) if move.too_long else part
-                if smaller.into.bounds == part.into.bounds:
+                time.sleep(move.held_in_all)
+                if not move.too_long or (smaller := self._smaller(part, rows)) is None:
                     raise
-                part = smaller
+                part, rows = smaller
                 continue
             except TableBusy:
                 if left is None:
@@ -152,9 +152,22 @@ class _Split:
                 raise changed(error, self._subject) or error from None
             if not part.part or part.grows is None or time.monotonic() > end or self._recheck.why_stopped():
                 return part
-            time.sleep(move.held)
+            time.sleep(move.held_in_all)
             rows = min(most, max(LEAST, int(rows * AIM / max(move.held, AIM / 2))))
-            part, left = self._cut(self._left_of(part), rows), part
+            if (rest := self._left_of(part)) is None:
+                return part
+            part, left = self._cut(rest, rows), part
+
+    def _smaller(self, part: SplitLegacy, rows: int) -> tuple[SplitLegacy, int] | None:
+        """A part of a part that was made of so many rows, and of how many; None where there is none. Not tried for
+        ever: other sessions may write rows between."""
+        whole, least = self._rest(part), min(LEAST, part.into.max_rows)
+        while rows > least:
+            rows = max(least, rows // 4)
+            # What has fewer rows is no smaller then.
+            if (smaller := self._cut(whole, rows)).into.bounds != part.into.bounds:
+                return smaller, rows
+        return None
 
     def _rest(self, part: SplitLegacy) -> SplitLegacy:
         """The action for all that a part was cut from."""
@@ -169,14 +182,18 @@ class _Split:
         where one key has more, up to the limit of the policy. Raises `StatementRejected` where it has still more."""
         key, legacy, most = Identifier("t", self._key), self._legacy, action.into.max_rows
         # By the key: its name alone would be that of the text.
-        ask = SQL("SELECT {key}::text FROM ONLY {} AS t WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1")
+        ask = SQL(
+            "SELECT {key}::text, (SELECT atttypmod FROM pg_attribute WHERE attrelid = {} AND attname = {}) "
+            "FROM ONLY {} AS t WHERE {} ORDER BY {key} DESC OFFSET {} LIMIT 1"
+        )
         while True:
-            found = ask.format(ddl.relation(legacy), ddl.in_range(key, action.into.bounds), rows, key=key)
+            bounds, table = ddl.in_range(key, action.into.bounds), ddl.relation(legacy)
+            found = ask.format(legacy.oid, self._key, table, bounds, rows, key=key)
             with transaction.changing(self._connection, self._parent, COUNT_TIMEOUT, alone=action):
                 stays = run(self._connection, found)[0]
             if not stays:
                 return action
-            if (part := cut(action, stays[0][0])) is not None:
+            if (part := cut(action, *stays[0])) is not None:
                 return part
             if rows >= most:
                 break
@@ -187,17 +204,21 @@ class _Split:
             "or leave them there: set spec.convert.split to Never"
         )
 
-    def _left_of(self, part: SplitLegacy) -> SplitLegacy:
-        """What is left to be done once a part has left. Raises `TableChanged`."""
-        grows, left = part.grows, part.into.range.bounded
+    def _left_of(self, part: SplitLegacy) -> SplitLegacy | None:
+        """What is left to be done once a part has left; None where another session has changed one of the two
+        partitions since, such as another operator: all is planned again then."""
+        grows, left, codec = part.grows, part.into.range.bounded, part.codec
         assert grows is not None
         assert left is not None
         query = SQL("SELECT oid, pg_get_expr(relpartbound, 0) FROM pg_class WHERE oid IN ({}, {})")
         found = dict(transaction.read_only(self._connection, query.format(self._legacy.oid, grows.oid))[0])
         try:
-            whole, _ = (literals(found[each.oid]) for each in (self._legacy, grows))
-        except (KeyError, TypeError, ValueError):
-            raise TableChanged(f"partition {self._legacy} or {grows} was changed since it was read") from None
+            whole, grown = (literals(found[each.oid]) for each in (self._legacy, grows))
+            meet = codec.moment(whole.upper) == left.lower == codec.moment(grown.lower)
+        except (KeyError, AttributeError, ValueError):
+            return None
+        if not meet:
+            return None
         self._legacy = replace(self._legacy, bounds=found[self._legacy.oid])
         bounds = part.into.bounds._replace(upper=whole.upper)
         into = replace(part.into, range=BoundedRange(part.range.lower, left.lower), bounds=bounds)
@@ -212,13 +233,21 @@ class _Split:
         with transaction.changing(self._connection, parent, COUNT_TIMEOUT, alone=self._action):
             asked = drain_sql.ask(parent, self._legacy, self._inventory.server.version)
             facts, publications = run(self._connection, *asked)
-            published = [each.pubname for each in publications]
-            drain_sql.check(self._legacy, self._action.into, parent.owner, next(iter(facts), None), published)
+            row: Any = next(iter(facts), None)
+            drain_sql.check(self._legacy, self._action.into, parent.owner, row, [each.pubname for each in publications])
+            if not row.indexes:
+                raise StatementRejected(
+                    f"{self._subject}: a constraint EXCLUDE, or key WITHOUT OVERLAPS, of {parent} is built once more "
+                    "with each ATTACH, while all other sessions wait; drop it, or set spec.convert.split to Never"
+                )
 
     def _state(self, table: Partition) -> Any:
         """What the catalog says of the table now. Raises `TableChanged`, and what keeps it from being split."""
+        lower, upper = literals(table.bounds)
         state = SQL(STATE).format(
             bounds=table.bounds,
+            # A CHECK that names another is of bounds that the user has changed since: it proves nothing to ATTACH.
+            bound=lower if table.oid == self._legacy.oid else upper,
             parent=self._parent.oid,
             oid=table.oid,
             ours=ours(table),

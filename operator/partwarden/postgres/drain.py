@@ -55,10 +55,9 @@ def drain(connection: Session, inventory: Inventory, key: str, action: DrainInto
         Move(connection, inventory, key, action, inventory.default, deadline).run()
 
 
-def _broken(
-    error: psycopg.Error, inventory: Inventory, action: DrainIntoPartition, source: Partition
-) -> StatementRejected | None:
-    """Rows are older than a constraint of the table (NOT VALID). None for the bounds of partitions."""
+def _broken(error: psycopg.Error, subject: str, source: Partition, *where: Relation) -> StatementRejected | None:
+    """Rows are older than a constraint of the table (NOT VALID). None for the bounds of partitions. ``where``: the
+    tables that such a constraint may be dropped on."""
     if name := error.diag.constraint_name:
         what, way_out = f"the constraint {quoted(name)}", "drop it"
     elif column := error.diag.column_name:
@@ -66,9 +65,8 @@ def _broken(
     else:
         return None
     return StatementRejected(
-        f"cannot create partition {action}: rows of its range in the {called(source)} break "
-        f"{what} ({message(error)}), which keeps them from being moved by hand as well: correct those rows, or "
-        f"{way_out} on {inventory.parent}"
+        f"{subject}: rows of its range in the {called(source)} break {what} ({message(error)}), which keeps them from "
+        f"being moved by hand as well: correct those rows, or {way_out} on {' or '.join(map(str, where))}"
     )
 
 
@@ -99,8 +97,9 @@ class Move:
         self._attempts = 0
         self._locked: Sequence[Relation] = (self._parent, source)
         """The parent before the source, as all sessions that read or write through the parent lock them."""
-        self.too_long, self.held = False, 0.0
-        """Whether it was undone since it took longer than `UNDER_LOCK`; for how many seconds others were kept out."""
+        self.too_long, self.held, self.held_in_all = False, 0.0, 0.0
+        """Whether it was undone since it took longer than `UNDER_LOCK`; for how many seconds others were kept out the
+        last time, and each time together."""
         self._subject = f"cannot create partition {action}"
         self.subject = f"{self._subject} and fill it from {source}"
         self.wants = [
@@ -121,7 +120,7 @@ class Move:
             transaction.undo(self._connection)
             raise locks.lock_error(self.subject, locks.lock_holders(self._connection, self.wants)) from None
         except (pg.CheckViolation, pg.NotNullViolation) as error:
-            broken = _broken(error, self._inventory, self._action, self._source)
+            broken = _broken(error, self._subject, self._source, self._parent, *self._locked[2:])
             raise broken or translate(error, f"partition {self._action}") from None
 
     def _run(self) -> None:
@@ -228,7 +227,6 @@ class Move:
             # No session can change or reference a row from here on, so what is found now stays true until COMMIT.
             self._transfer(remaining)
             run(connection, *self._switched(True), *self._finish(remaining), *quiet, "COMMIT")
-            self.held = time.monotonic() - began
         except pg.QueryCanceled as error:
             self.too_long = True
             raise StatementRejected(
@@ -236,6 +234,9 @@ class Move:
                 f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
                 "columns that reference this table, or move the rows by hand"
             ) from None
+        finally:
+            self.held = time.monotonic() - began
+            self.held_in_all += self.held
 
     def _transfer(self, remaining: Composable) -> None:
         """The rows go from one table into the other."""

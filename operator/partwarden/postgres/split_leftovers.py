@@ -15,6 +15,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from ..planner.actions import DetachPartition
+from ..planner.findings import quoted
 from ..planner.inventory import Inventory, Parent, Relation
 from . import ddl, locks, transaction
 from .connection import Session, run
@@ -42,7 +43,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, LATERAL (
   FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.conname = {name} AND {calls}
   UNION ALL
   SELECT 2, format('DROP FUNCTION %I.%I()', n.nspname, p.proname) FROM pg_proc p
-  WHERE {constant} AND p.proowner = c.relowner
+  WHERE {constant} AND pg_has_role(p.proowner, 'USAGE')
   UNION ALL
   SELECT 3, format('DROP INDEX %I.%I', n.nspname, o.relname)
   FROM pg_index x JOIN pg_class o ON o.oid = x.indexrelid
@@ -69,7 +70,11 @@ def function_of(legacy: Relation) -> Identifier:
 
 def words(legacy: Relation) -> str:
     """Why nothing can be done where `ours` is not true."""
-    return f"{name_of(legacy.oid)} of {legacy} is not of a split; rename it"
+    name = name_of(legacy.oid)
+    return (
+        f"{name} of {legacy} is not of a split, or its function is in another schema: rename it, or ALTER FUNCTION … "
+        f"SET SCHEMA {quoted(legacy.schema)}"
+    )
 
 
 def ours(legacy: Relation) -> Composed:
@@ -111,13 +116,13 @@ def take_away(connection: Session, inventory: Inventory, action: DetachPartition
     It may be done again at any time, and does nothing where nothing is left. Raises as `locks.retry_locks`.
     """
     converted = {each.oid for each in inventory.partitions if each.converted}
-    if not converted:
-        return
+    # Also where the user has dropped the other.
     about = [each for each in inventory.partitions if each.oid == action.oid or action.oid in converted]
     asked = SQL(HOLDING).format(oids=[each.oid for each in about], name=NAME)
     growing = {each.oid for each in transaction.read_only(connection, asked)[0]}
     for each in about:
-        left = transaction.read_only(connection, SQL(LEFT).format(**_named(each)))[0] if each.oid == action.oid else []
+        ask = each.oid == action.oid and each.oid in converted
+        left = transaction.read_only(connection, SQL(LEFT).format(**_named(each)))[0] if ask else []
         if left or each.oid in growing:
             _take_away(
                 connection, transaction.parent_of(inventory), each, f"cannot detach partition {action}", deadline

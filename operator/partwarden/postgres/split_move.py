@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -129,11 +130,14 @@ class SplitMove(drain.Move):
         """The table that was converted gets its narrower bounds. The rows were deleted before; that no others are left
         between the new bound and the old one is asked once more. Beyond the old one PostgreSQL has let none in, and to
         ask there would visit every row that has left since the last VACUUM."""
-        source, upper = self._source, self._split.rest.upper
-        beyond = ddl.in_range(Identifier(self._key), Bounds(upper, self._split.whole.upper))
-        found = SQL("EXISTS (SELECT FROM ONLY {} WHERE {})").format(ddl.relation(source), beyond)
+        source, upper, key = self._source, self._split.rest.upper, Identifier(self._key)
+        # Not EXISTS: where statistics say that many rows are there, the table is read for the first of them, from its
+        # beginning, and to its end now that none is left.
+        found = SQL("(SELECT count(*) FROM (SELECT FROM ONLY {} WHERE {} ORDER BY {} LIMIT 1) AS beyond)").format(
+            ddl.relation(source), ddl.in_range(key, Bounds(upper, self._split.whole.upper)), key
+        )
         yield remaining
-        yield require(SQL("NOT {}").format(found), f"rows from {upper} on are left in {source}")
+        yield require(SQL("{} = 0").format(found), f"rows from {upper} on are left in {source}")
         yield from returning(self._inventory, source, upper)
         yield remaining
         yield ddl.detach(self._parent, self._split)
@@ -174,16 +178,23 @@ class SplitGrowth(SplitMove):
         self.wants.append(locks.Want(action.grows.oid, locks.Mode.ACCESS_EXCLUSIVE))
 
     def _begin(self) -> None:
-        self._open()
-        grows, parent = self._grows, self._parent
-        _, facts, publications, triggers = run(
+        leaves, grows, parent = self._open(), self._grows, self._parent
+        _, _, _, facts, publications, triggers = run(
             self._connection,
+            transaction.set_lock_timeout(transaction.UNHEARD),
             ddl.lock(grows, "SHARE UPDATE EXCLUSIVE"),
+            transaction.set_lock_timeout(transaction.LOCK_TIMEOUT_HEAVY),
             *drain_sql.ask(parent, grows, self._inventory.server.version),
             SQL(OWN_TRIGGERS).format(oid=grows.oid),
         )
         published = [each.pubname for each in publications]
-        drain_sql.check(grows, self._action, parent.owner, next(iter(facts), None), published)
+        row: Any = next(iter(facts), None)
+        drain_sql.check(grows, self._action, parent.owner, row, published)
+        if row.unlogged and not leaves.unlogged:
+            raise StatementRejected(
+                f"{self._subject}: that is UNLOGGED, so a crash empties it, and leaves them alone where they are; "
+                f"ALTER TABLE {grows} SET LOGGED"
+            )
         if triggers:
             raise StatementRejected(
                 f"{self._subject}: its trigger {quoted(triggers[0].tgname)} would fire for rows that are not new; "

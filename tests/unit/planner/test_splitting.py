@@ -162,6 +162,21 @@ def test_what_is_left_of_an_interval_goes_where_the_rest_is_already() -> None:
     assert id_of(whole) == id_of(action)
 
 
+@pytest.mark.parametrize("maintenance", [{}, {"window": "02:00-04:00"}])
+def test_a_partition_that_grows_is_not_called_one_that_is_left_alone(maintenance: dict[str, Any]) -> None:
+    found = inventory([*begun(), year(2026), year(2027), year(2028)])
+
+    def said(**fields: Any) -> list[str]:
+        plan = make_plan(
+            spec(**BACKGROUND | {"timezone": "UTC", "maintenance": maintenance} | fields), found, found.now
+        )
+        return [each.reason for each in plan.findings]
+
+    assert "OffGrid" not in "".join(said())
+    # Where it grows no more, it is.
+    assert "OffGrid" in "".join(said(convert={"mode": "Attach"}))
+
+
 @pytest.mark.parametrize(
     ("fields", "held"),
     [
@@ -181,12 +196,12 @@ INSTANTS, LOCAL, DAYS = Codec(KeyType.TIMESTAMPTZ), Codec(KeyType.TIMESTAMP), Co
 END = int(CLOSED.timestamp())
 
 
-def divide(codec: Codec, stays: str) -> SplitLegacy | None:
+def divide(codec: Codec, stays: str, digits: int = -1) -> SplitLegacy | None:
     """Of 2025."""
     (action,) = splits(decide(legacy()))
     end = CLOSED if codec.aware else CLOSED.replace(tzinfo=None)
     into = replace(action.into, range=BoundedRange(end.replace(year=2025), end))
-    return cut(replace(action, codec=codec, into=into), stays)
+    return cut(replace(action, codec=codec, into=into), stays, digits)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +234,21 @@ def test_an_interval_is_divided_after_the_key_that_stays(codec: Codec, stays: st
         assert found is not None
         assert found.into.bounds.lower.replace("-", "").startswith(begins.replace("-", ""))
         assert found.part
+
+
+@pytest.mark.parametrize(
+    ("digits", "stays", "begins"),
+    [
+        (0, "2025-12-31 23:59:58+00", "2025-12-31T23:59:59Z"),
+        (0, "2025-12-31 23:59:59+00", None),
+        (3, "2025-12-31 23:59:59.123+00", "2025-12-31T23:59:59.124000Z"),
+        (3, "2025-12-31 23:59:59.999+00", None),
+        (6, "2025-12-31 23:59:59.999+00", "2025-12-31T23:59:59.999001Z"),
+    ],
+)
+def test_it_is_divided_where_the_key_has_digits_for_it(digits: int, stays: str, begins: str | None) -> None:
+    found = divide(INSTANTS, stays, digits)
+    assert (found.into.bounds.lower if found else None) == begins
 
 
 @given(
