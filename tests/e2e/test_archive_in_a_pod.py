@@ -82,7 +82,9 @@ class Stand:
         """One Job, until it has ended."""
         owner = archive_job.Owner(self.kubectl.namespace or "", "run-2020", "4711")
         settings = Settings(job_image=self.image, job_retries=0, job_env=environment)
-        made = archive_job.manifest(owner, order, serial, settings=settings, database_secret="run-db")
+        # As the operator makes them: what reads the archive alone gets no Secret of a database.
+        secret = None if order.task in (Task.VERIFY, Task.EXPIRE) else "run-db"
+        made = archive_job.manifest(owner, order, serial, settings=settings, database_secret=secret)
         # No such PartitionArchive exists, and objects without an owner are garbage collected.
         del made["metadata"]["ownerReferences"]
         self.kubectl.apply(made)
@@ -112,7 +114,7 @@ def _server(pods: Cluster, new_server: Callable[..., Server], major: int) -> Ser
     return new_server(major, listen=f"127.0.0.1,{pods.host_address}")
 
 
-def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable[[int], Stand]) -> None:
+def test_a_partition_is_archived_proven_checked_brought_back_and_deleted(stand: Callable[[int], Stand]) -> None:
     here = stand(CLIENT_MAJOR)
     first = here.run(here.order(), "1")
     assert first.phase is Phase.COMPLETE, first
@@ -139,11 +141,24 @@ def test_a_partition_is_archived_proven_checked_and_brought_back(stand: Callable
     differing = "SELECT count(*) FROM (TABLE run_2020 EXCEPT ALL TABLE again) AS x"
     assert here.database.query(f"SELECT count(*), ({differing}) FROM again") == [(ROWS, 0)]
 
+    read = here.run(here.order(Task.VERIFY, proven), "4")
+    assert read.phase is Phase.COMPLETE, read
+    assert read.report
+    assert (read.report.ok, read.report.manifest_sha256) == (True, proven.manifest_sha256)
+
     assert pod.python(here.kubectl, here.image, SPOIL, claim=jobs.CLAIM).code == 0
-    spoilt = here.run(here.order(Task.CHECK, proven), "4")
+    spoilt = here.run(here.order(Task.CHECK, proven), "5")
     assert spoilt.phase is Phase.FAILED, spoilt
     assert spoilt.reason in ("ArchiveDamaged", "DumpFailed", "ProofFailed"), spoilt
     assert here.database.query("SELECT count(*) FROM run_2020") == [(ROWS,)]
+
+    # Spoilt twice it is what it was.
+    assert pod.python(here.kubectl, here.image, SPOIL, claim=jobs.CLAIM).code == 0
+    deleted = here.run(here.order(Task.EXPIRE, proven), "6")
+    assert deleted.phase is Phase.COMPLETE, deleted
+    assert deleted.report
+    assert (deleted.report.ok, deleted.report.location) == (True, proven.location)
+    assert pod.python(here.kubectl, here.image, LIST, claim=jobs.CLAIM).said == "[]\n"
 
 
 def listed(here: Stand, location: str) -> str:
