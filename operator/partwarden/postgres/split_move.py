@@ -97,6 +97,10 @@ class SplitMove(drain.Move):
         """``legacy``: the table that was converted, as it is now."""
         super().__init__(connection, inventory, key, action.into, legacy, deadline, action)
         self._split = action
+        if (grows := action.grows) is not None:
+            self._subject = self.subject = f"cannot move rows of partition {legacy} into {grows}"
+            self._locked = (*self._locked, grows)
+            self.wants.append(locks.Want(grows.oid, locks.Mode.ACCESS_EXCLUSIVE))
 
     def _begin(self) -> None:
         super()._begin()
@@ -161,21 +165,10 @@ class SplitGrowth(SplitMove):
     lock, of fewer rows.
     """
 
-    def __init__(
-        self,
-        connection: Session,
-        inventory: Inventory,
-        key: str,
-        action: SplitLegacy,
-        legacy: Partition,
-        deadline: float,
-    ) -> None:
-        super().__init__(connection, inventory, key, action, legacy, deadline)
-        assert action.grows is not None
-        self._grows = action.grows
-        self._subject = self.subject = f"cannot move rows of partition {legacy} into {action.grows}"
-        self._locked = (*self._locked, action.grows)
-        self.wants.append(locks.Want(action.grows.oid, locks.Mode.ACCESS_EXCLUSIVE))
+    @property
+    def _grows(self) -> Partition:
+        assert self._split.grows is not None
+        return self._split.grows
 
     def _begin(self) -> None:
         leaves, grows, parent = self._open(), self._grows, self._parent
