@@ -265,8 +265,7 @@ def _work(connection: Session, found: Converted, wants: list[Want], wholesale: b
     yield require(SQL("({}) = {}").format(fingerprint(parent.oid), seen), OTHER)
     yield from (*drops, *self_references.take(own_keys))
     yield from role.as_login(definition.text(each.take) for each in referenced)
-    yield SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below)
-    yield from (*split, *own)
+    yield from (SQL("ALTER TABLE {} DETACH PARTITION {}").format(above, below), *split, *own)
     # Before rows move: subscribers have them, and know nothing of where they lie.
     yield from role.as_login(definition.text(each.take) for each in publications)
     yield from _see_all(found)
