@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from lab.postgres import Database
-from partwarden.errors import StatementRejected, TableBusy
+from partwarden.errors import StatementFailed, StatementRejected, TableBusy
 from partwarden.postgres import conversion_undo
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
@@ -34,6 +34,18 @@ def test_more_rows_than_the_limit_are_refused_with_their_numbers(converted: Data
     assert undo(converted.dsn, limit=3) == 3
     assert converted.query(ROWS) == before
     assert converted.query("SELECT count(*) FROM pg_class WHERE relname IN ('run_2027', 'run_2028')") == [(0,)]
+
+
+def test_rows_that_cannot_move_in_time_stay_and_are_counted(
+    converted: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = converted.query("SELECT count(*), sum(hashtext(run::text)::int8) FROM run")
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_undo, "UNDER_LOCK", 1)
+        with pytest.raises(StatementFailed, match=r"all was undone .*; 3 rows of later partitions move back meanwhile"):
+            undo(converted.dsn)
+    assert converted.query("SELECT count(*), sum(hashtext(run::text)::int8) FROM run") == before
+    assert converted.query("SELECT relkind FROM pg_class WHERE relname = 'run'") == [("p",)]
 
 
 def test_a_row_with_a_key_of_an_old_one_keeps_everything_as_it_is(converted: Database) -> None:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.sql import NULL, SQL, Composable, Identifier
 
-from ..errors import AnotherOperator, StatementRejected, TableBusy, TableChanged, TableNotFound
+from ..errors import AnotherOperator, StatementFailed, StatementRejected, TableBusy, TableChanged, TableNotFound
 from ..planner import marker
 from ..planner.default_rows import count_of
 from ..planner.inventory import Grant, Parent, Relation, RelationKind
@@ -138,7 +138,13 @@ def undo(connection: Session, schema: str, table: str, deadline: float, *, limit
                 f"({message(error)}); drop it"
             ) from None
         except psycopg.Error as error:
-            raise changed(error, subject) or error from None
+            wrong = changed(error, subject)
+            if moved and isinstance(wrong, StatementFailed):
+                raise StatementFailed(
+                    f"{wrong}; {count_of(moved)} of later partitions move back meanwhile: where those are too many for "
+                    "the time, there is no way back but to delete some of them"
+                ) from None
+            raise wrong or error from None
 
     with translated(connection, subject):
         persist(connection, attempt, wants, subject, deadline)
