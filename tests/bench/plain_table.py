@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threading import Event
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from lab.postgres import Database
 
@@ -53,6 +54,10 @@ class User(Watched):
     forgiving: bool = False
     failed: int = 0
     missed: int = 0
+
+    def go_on(self, dsn: str, stop: Event) -> None:
+        """Its commits do not wait for the disk, which every index that is built keeps busy, whoever builds it."""
+        super().go_on(make_conninfo(dsn, options="-c synchronous_commit=off"), stop)
 
     def once(self, connection: psycopg.Connection) -> None:
         """Execute the statement. Raises psycopg's errors, but where it forgives them."""
