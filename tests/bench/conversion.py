@@ -109,7 +109,12 @@ def _figures(
     with users.going_on(), beside(database.dsn):
         seconds = _seconds(what)
     users.check(name)
-    return [*users.figures(name, limit, 0, old), Figure(f"{name}: until done", seconds, "s")]
+    limits = {} if limit is None else dict.fromkeys((each.name for each in users.timed), limit)
+    if limit == LIMIT:
+        # What writes waits for the disk as well, beside any index that is built: of them the locks count.
+        limits = {name: each for name, each in limits.items() if name not in (users.writer.name, users.updater.name)}
+    long = 0 if limit == LIMIT else None
+    return [*users.figures(name, limits, 0, old, long), Figure(f"{name}: until done", seconds, "s")]
 
 
 def _convert(database: Database) -> None:

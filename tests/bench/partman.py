@@ -74,7 +74,7 @@ def measure(database: Database, version: str) -> list[Figure]:
         users.check(name)
         ((left,),) = database.query(LEFT)
         assert left == 0, f"{name}: {left} rows are left in DEFAULT"
-    figures += users.figures(f"{name}, rows move", None, None, None)
+    figures += users.figures(f"{name}, rows move", {}, None, None)
     note = "without the exchange; with pauses of 1 s, as is its default"
     return [
         *figures,
@@ -96,7 +96,7 @@ def _exchange(name: str, database: Database, connection: psycopg.Connection, end
         else:
             connection.execute(message.encode())
     users.check(name)
-    return users.figures(name, None, None, None)
+    return users.figures(name, {}, None, None)
 
 
 def _move(connection: psycopg.Connection) -> list[str]:

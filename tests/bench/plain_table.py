@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +37,10 @@ CHECKPOINT;
 WRITTEN = "SELECT count(*) FROM run WHERE id > 0"
 SAMPLE = 240
 """Rows, evenly over all months, that are counted again and again."""
+LONG = 100
+"""Milliseconds that nothing may keep a session from a lock, but for a split."""
+STILL = b" still waiting for "
+"""In the server's log, of a lock."""
 OLD = 0.2
 """Seconds between the snapshot of a reader in REPEATABLE READ, and its statement."""
 
@@ -56,8 +60,10 @@ class User(Watched):
     missed: int = 0
 
     def go_on(self, dsn: str, stop: Event) -> None:
-        """Its commits do not wait for the disk, which every index that is built keeps busy, whoever builds it."""
-        super().go_on(make_conninfo(dsn, options="-c synchronous_commit=off"), stop)
+        """Its commits do not wait for the disk, which every index that is built keeps busy, whoever builds it. The
+        server logs each lock that it waits for that long."""
+        options = f"-c synchronous_commit=off -c log_lock_waits=on -c deadlock_timeout={LONG}ms"
+        super().go_on(make_conninfo(dsn, options=options), stop)
 
     def once(self, connection: psycopg.Connection) -> None:
         """Execute the statement. Raises psycopg's errors, but where it forgives them."""
@@ -126,6 +132,7 @@ class Users:
         ]
         for each in (*self.timed, *self.counting):
             each.forgiving = forgiving
+        self._logged = database.server.log.stat().st_size
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
@@ -142,10 +149,16 @@ class Users:
         ((old, ids),) = self.database.query("SELECT count(*), -sum(id)::int8 FROM run WHERE id < 0")
         assert (old, ids) == (ROWS, ROWS * (ROWS + 1) // 2), f"{name}: of {ROWS} older rows {old} are there, ids {ids}"
 
-    def figures(self, name: str, limit: float | None, missed: int | None, old: int | None) -> list[Figure]:
-        """``limit`` of a wait, in milliseconds, and how many rows may be ``missed``, by readers and the updater, and by
-        the reader with an ``old`` snapshot."""
-        waits = [Figure(f"{name}: {each.name} waits", each.milliseconds, "ms", limit) for each in self.timed]
+    def figures(
+        self, name: str, limits: Mapping[str, float], missed: int | None, old: int | None, long: int | None = None
+    ) -> list[Figure]:
+        """``limits`` of the waits of sessions, by name, in milliseconds; how many rows may be ``missed``, by readers
+        and the updater, and by the reader with an ``old`` snapshot; how many ``long`` waits for a lock there may be."""
+        waits = [
+            Figure(f"{name}: {each.name} waits", each.milliseconds, "ms", limits.get(each.name)) for each in self.timed
+        ]
+        said = self.database.server.log.read_bytes()[self._logged :].count(STILL)
+        waits.append(Figure(f"{name}: waits of {LONG} ms or more for a lock", said, "", long, "of all sessions"))
         unseen = [
             Figure(f"{name}: {each.name}", each.missed, "", old if each.old else missed, f"at worst, of {SAMPLE}")
             for each in self.counting
