@@ -18,6 +18,7 @@ from model.plain_tables import PlainTableShape
 from partwarden.api import conversion
 from partwarden.api.policy import TableSpec
 from partwarden.errors import TransientError
+from partwarden.planner.actions import SplitLegacy
 from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres.connection import Session, session
 from partwarden.postgres.conninfo import from_dsn
@@ -26,8 +27,8 @@ from partwarden.postgres.engine import maintain
 from support.meanwhile import Interrupted
 
 PATIENCE = 5.0
-LEAVING = 2
-"""Intervals that leave in one run, if there are so many."""
+LEAVING, PART = 4, 40
+"""How often in one run an interval leaves, or parts of it, if there are so many; rows of a part."""
 LIMIT = 1000
 TRIPS, COMMANDS = (8, 24, 60), (3, 10, 60)
 """A run is interrupted before one of so many round trips, or after one of so many DDL commands, if it comes so far."""
@@ -67,16 +68,19 @@ class Split:
     """Let some intervals leave the table that was converted, as if two years had passed."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
+        self.wanted, self.parts = wanted, 0
 
     def __call__(self, connection: Session) -> None:
         """Go on where the last run ended."""
-        asked = conversion.Convert(mode=conversion.ConvertMode.ATTACH, split=conversion.Split.BACKGROUND)
+        # So few that the month into which others write leaves in parts.
+        attach, background = conversion.ConvertMode.ATTACH, conversion.Split.BACKGROUND
+        asked = conversion.Convert(mode=attach, split=background, split_max_rows=PART)
         spec, later = self.wanted.spec.model_copy(update={"convert": asked}), datetime.now(UTC) + timedelta(days=730)
         for _ in range(LEAVING):
             outcomes = maintain(connection, spec, now=later, patience=PATIENCE).outcomes
             for each in filter(None, (each.error for each in outcomes)):
                 raise each
+            self.parts += sum(isinstance(each.did, SplitLegacy) and each.did.part for each in outcomes)
 
 
 def ignore(_: str, __: float) -> None:

@@ -105,9 +105,11 @@ class ConversionSequence:
         sessions.moving = True
         # A snapshot that was taken before is not used after it.
         sessions.goes_on()
+        leave = Split(shape.wanted)
         for _ in range(self.rng.randint(0, INTERRUPTED)):
-            self._interrupt(shape, Split(shape.wanted), sessions)
-        self._complete(shape, Split(shape.wanted), sessions)
+            self._interrupt(shape, leave, sessions)
+        self._complete(shape, leave, sessions)
+        self.counts["parts of intervals"] += leave.parts
         sessions.moving = False
         sessions.goes_on()
         many = len(self.database.query(PARTITIONS, shape.name))

@@ -85,7 +85,6 @@ def test_a_run_goes_on_until_the_interval_has_left_and_parts_are_as_large_as_tim
     assert ends(parts(converted.dsn, convert=convert)) == [f"run_2026 off {LEGACY}"]
     assert sizes[:2] == [4000, 200]
     assert all(100 <= each <= 4000 for each in sizes)
-    # Each of them took less than it may.
     assert max(sizes[1:]) > 200
     assert converted.query(ROWS) == before
     assert sorted(converted.query(MADE)) == [("c",), ("f",)]
@@ -116,6 +115,22 @@ def test_what_cannot_leave_in_time_leaves_in_smaller_parts(
     assert converted.query(ROWS) == before
 
 
+def test_where_more_rows_come_than_may_leave_at_once_a_part_of_them_leaves(
+    converted: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, come = split_move.SplitMove._begin, iter(["INSERT INTO run (id, at) VALUES (0, '2026-02-02Z')"])
+
+    def beside(self: split_move.SplitMove) -> None:
+        begin(self)
+        for each in come:
+            converted.execute(each)
+
+    monkeypatch.setattr(split_move.SplitMove, "_begin", beside)
+    (said,) = ends(split(converted.dsn, convert=POLICY["convert"] | {"splitMaxRows": 8041}))
+    assert said.startswith("run_2026 (from 2026-")
+    assert converted.query("SELECT count(*), count(DISTINCT id) FROM run") == [(30_001, 30_001)]
+
+
 @pytest.mark.usefixtures("one_by_one")
 def test_killed_after_any_command_all_rows_are_there_and_the_next_run_goes_on(converted: Database) -> None:
     before = converted.query(ROWS)
@@ -130,7 +145,6 @@ def test_killed_after_any_command_all_rows_are_there_and_the_next_run_goes_on(co
             killed_before = killed
         else:
             break
-    # The CHECK of the partition that grows, then the move: both are detached and attached, and functions replaced.
     assert killed_before > 6
     assert report is not None
     assert ends(report)[0].startswith("run_2026 (from 2026-")

@@ -139,7 +139,7 @@ class _Split:
             except StatementRejected:
                 transaction.undo(self._connection)
                 time.sleep(move.held_in_all)
-                if not move.too_long or (smaller := self._smaller(part, rows)) is None:
+                if not move.too_much or (smaller := self._smaller(part, rows)) is None:
                     raise
                 part, rows = smaller
                 continue
@@ -161,7 +161,7 @@ class _Split:
     def _smaller(self, part: SplitLegacy, rows: int) -> tuple[SplitLegacy, int] | None:
         """A part of a part that was made of so many rows, and of how many; None where there is none. Not tried for
         ever: other sessions may write rows between."""
-        whole, least = self._rest(part), min(LEAST, part.into.max_rows)
+        whole, least = self._rest(part), min(LEAST, 1 + part.into.max_rows // 4)
         while rows > least:
             rows = max(least, rows // 4)
             # What has fewer rows is no smaller then.

@@ -97,9 +97,9 @@ class Move:
         self._attempts = 0
         self._locked: Sequence[Relation] = (self._parent, source)
         """The parent before the source, as all sessions that read or write through the parent lock them."""
-        self.too_long, self.held, self.held_in_all = False, 0.0, 0.0
-        """Whether it was undone since it took longer than `UNDER_LOCK`; for how many seconds others were kept out the
-        last time, and each time together."""
+        self.too_much, self.held, self.held_in_all = False, 0.0, 0.0
+        """Whether it was undone since it took longer than `UNDER_LOCK`, or more rows had come than it may move; for how
+        many seconds others were kept out the last time, and each time together."""
         self._subject = f"cannot create partition {action}"
         self.subject = f"{self._subject} and fill it from {source}"
         self.wants = [
@@ -228,7 +228,7 @@ class Move:
             self._transfer(remaining)
             run(connection, *self._switched(True), *self._finish(remaining), *quiet, "COMMIT")
         except pg.QueryCanceled as error:
-            self.too_long = True
+            self.too_much = True
             raise StatementRejected(
                 f"{self._subject}: to move its rows out of {self._source} took longer than {UNDER_LOCK} ms in which "
                 f"all other sessions wait, and was undone ({message(error)}); create an index on the key, and on "
@@ -286,6 +286,7 @@ class Move:
                 "since a generated column holds what the table's expression does not give; move them by hand"
             )
         if copied > self._action.max_rows:
+            self.too_much = True
             raise self.too_many(
                 f"{self._subject}: more than {count_of(self._action.max_rows)} ({self.limit}) of "
                 f"its range lie in the {called(self._source)}; raise that, or move them out of it"
