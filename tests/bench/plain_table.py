@@ -60,8 +60,8 @@ class User(Watched):
     missed: int = 0
 
     def go_on(self, dsn: str, stop: Event) -> None:
-        """Its commits do not wait for the disk, which every index that is built keeps busy, whoever builds it. The
-        server logs each lock that it waits for that long."""
+        """Its commits do not wait for the disk, which each index that is built keeps busy. The server logs each lock
+        that it waits for that long."""
         options = f"-c synchronous_commit=off -c log_lock_waits=on -c deadlock_timeout={LONG}ms"
         super().go_on(make_conninfo(dsn, options=options), stop)
 

@@ -475,4 +475,5 @@ def test_a_longer_text_takes_time_in_proportion(feed: Callable[[int], None]) -> 
 @pytest.mark.slow
 def test_a_square_is_noticed() -> None:
     square = each(lambda text: re.search(r"a+b", text), ("a", "", ""))
-    assert is_linear(square, 32_000, seconds(square, 8000)) is None
+    # The least of some: what else the processor did must not make the square look short.
+    assert is_linear(square, 32_000, min(seconds(square, 8000) for _ in range(5))) is None
