@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
-import psycopg
-
 from lab.postgres import Database, Server
 from partwarden.api.policy import TableSpec
 from partwarden.planner.conversion_plan import ConversionPlan
@@ -13,6 +9,7 @@ from partwarden.planner.conversion_rules import Wanted
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_engine import convert, observe_conversion
+from support.converted import tablespace
 
 SPEC = TableSpec.model_validate({"table": {"name": "run"}, "key": "at", "interval": "Year"})
 PLAIN = "CREATE TABLE run (id int, at date);"
@@ -255,19 +252,12 @@ def test_a_tablespace_that_the_owner_may_not_use_is_named(server: Server) -> Non
     if server.major < 15:
         # Only a test that owns the server's disk could make one.
         return
-    space = f"space_{secrets.token_hex(4)}"
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute("SET allow_in_place_tablespaces = on")
-        connection.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
-        try:
-            with server.new_database() as database:
-                role = database.new_role()
-                database.execute(f"""{WIDE} CREATE INDEX i ON run (at) TABLESPACE {space};
-                    GRANT ALL ON SCHEMA public TO {role.name}; ALTER TABLE run OWNER TO {role.name}""")
-                (found,) = planned(role.dsn).refusals
-                assert found.way_out == f"GRANT CREATE ON TABLESPACE {space} TO {role.name}"
-                database.execute(found.way_out)
-                assert planned(role.dsn).refusals == ()
-                database.execute(f"REVOKE ALL ON TABLESPACE {space} FROM {role.name}")
-        finally:
-            connection.execute(f"DROP TABLESPACE {space}".encode())
+    with tablespace(server) as space, server.new_database() as database:
+        role = database.new_role()
+        database.execute(f"""{WIDE} CREATE INDEX i ON run (at) TABLESPACE {space};
+            GRANT ALL ON SCHEMA public TO {role.name}; ALTER TABLE run OWNER TO {role.name}""")
+        (found,) = planned(role.dsn).refusals
+        assert found.way_out == f"GRANT CREATE ON TABLESPACE {space} TO {role.name}"
+        database.execute(found.way_out)
+        assert planned(role.dsn).refusals == ()
+        database.execute(f"REVOKE ALL ON TABLESPACE {space} FROM {role.name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +18,7 @@ from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
 from partwarden.postgres.conversion_obstacles import obstacles
 from support import converted_schema
-from support.converted import AHEAD, ID, LEGACY, PLAIN, conversion, convert, dump, prepare, swap, undo
+from support.converted import AHEAD, ID, LEGACY, PLAIN, conversion, convert, dump, prepare, swap, tablespace, undo
 from support.meanwhile import keep, killing_after_each_ddl_command
 
 STATE = """
@@ -368,25 +367,18 @@ def test_tablespaces_of_table_and_indexes_are_those_of_what_is_new(server: Serve
     if server.major < 15:
         # Only a test that owns the server's disk could make one.
         return
-    space = f"space_{secrets.token_hex(4)}"
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute("SET allow_in_place_tablespaces = on")
-        connection.execute(f"CREATE TABLESPACE {space} LOCATION ''".encode())
-        try:
-            with server.new_database() as database:
-                database.execute(f"""CREATE TABLE run (id int, at timestamptz, n int) TABLESPACE {space};
-                    ALTER TABLE run ADD CONSTRAINT run_pkey PRIMARY KEY (id) USING INDEX TABLESPACE {space};
-                    CREATE INDEX at ON run (at) TABLESPACE {space}; CREATE INDEX n ON run (n)""")
-                before = dump(database)
-                for ahead in ((), AHEAD):
-                    convert(database, ID, ahead=ahead)
-                    where = """SELECT relname::text FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
-                        WHERE spcname = %s AND relnamespace = 'public'::regnamespace ORDER BY relname"""
-                    new = [f"{each.name}{end}" for each in ahead for end in ("", "_at_idx", "_pkey")]
-                    old = [LEGACY, f"{LEGACY}_at", f"{LEGACY}_pkey"]
-                    wanted = ["at", "run", *new, "run_pkey", *old]
-                    assert [name for (name,) in database.query(where, space)] == wanted
-                    undo(database.dsn)
-                    assert dump(database) == before
-        finally:
-            connection.execute(f"DROP TABLESPACE {space}".encode())
+    with tablespace(server) as space, server.new_database() as database:
+        database.execute(f"""CREATE TABLE run (id int, at timestamptz, n int) TABLESPACE {space};
+            ALTER TABLE run ADD CONSTRAINT run_pkey PRIMARY KEY (id) USING INDEX TABLESPACE {space};
+            CREATE INDEX at ON run (at) TABLESPACE {space}; CREATE INDEX n ON run (n)""")
+        before = dump(database)
+        for ahead in ((), AHEAD):
+            convert(database, ID, ahead=ahead)
+            where = """SELECT relname::text FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
+                WHERE spcname = %s AND relnamespace = 'public'::regnamespace ORDER BY relname"""
+            new = [f"{each.name}{end}" for each in ahead for end in ("", "_at_idx", "_pkey")]
+            old = [LEGACY, f"{LEGACY}_at", f"{LEGACY}_pkey"]
+            wanted = ["at", "run", *new, "run_pkey", *old]
+            assert [name for (name,) in database.query(where, space)] == wanted
+            undo(database.dsn)
+            assert dump(database) == before

@@ -11,8 +11,10 @@ import pytest
 
 from lab.operator import until
 from lab.postgres import Database
+from partwarden.errors import DatabaseUnreachable
 from partwarden.postgres import conversion_split, drain, split_move
 from support.converted import ID, LEGACY, convert
+from support.meanwhile import killing_after_each_ddl_command
 from support.splitting import MADE, POLICY, ROWS, YEARS, edges, ends, parts, split
 
 
@@ -237,3 +239,24 @@ def test_what_is_too_slow_is_tried_with_fewer_rows_down_to_the_fewest(
     else:
         assert said.startswith("run_2026 (from 2026-")
         assert database.query(ROWS) == before
+
+
+def test_before_both_partitions_are_detached_what_a_split_has_left_goes_wherever_that_is_interrupted(
+    begun: Database,
+) -> None:
+    assert sorted(begun.query(MADE)) == [("c",), ("c",), ("f",), ("f",)]
+    tables, all_rows = (LEGACY, "run_2026"), "SELECT count(*), sum(hashtext(r::text)::int8) FROM {} r"
+    before, killed_before = [begun.query(all_rows.format(each)) for each in tables], 0
+    for killed in killing_after_each_ddl_command(begun):
+        try:
+            retention = {"keepFor": "1d", "onExpire": "Detach"}
+            split(begun.dsn, retention=retention, convert={"mode": "Attach"})
+        except DatabaseUnreachable:
+            assert [begun.query(all_rows.format(each)) for each in tables] == before, f"after command {killed}"
+            killed_before = killed
+        else:
+            break
+    assert killed_before > 3
+    assert begun.query(MADE) == []
+    assert [begun.query(all_rows.format(each)) for each in tables] == before
+    assert not {*tables} & {name for name, *_ in edges(begun)}

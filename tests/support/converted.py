@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+import psycopg
 from psycopg import sql
 
-from lab.postgres import Binaries, Database
+from lab.postgres import Binaries, Database, Server
 from partwarden.planner.conversion import Conversion, NewPartition, WidenedKey
 from partwarden.postgres import conversion_swap, conversion_undo
 from partwarden.postgres.connection import session
@@ -93,3 +96,16 @@ def dump(database: Database) -> Mapping[str, str]:
         head: "\n".join(sorted(body.splitlines())) if "Type: ACL" in head else body
         for head, body in zip(parts[::2], bodies, strict=True)
     }
+
+
+@contextmanager
+def tablespace(server: Server) -> Iterator[str]:
+    """A new one, in the server's own folder, which 15 and later allow. What is in it must be gone at the end."""
+    name = f"space_{secrets.token_hex(4)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {name} LOCATION ''".encode())
+        try:
+            yield name
+        finally:
+            connection.execute(f"DROP TABLESPACE {name}".encode())

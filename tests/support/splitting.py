@@ -13,9 +13,12 @@ import psycopg
 
 from lab.operator import until
 from lab.postgres import Database
+from partwarden.planner.conversion_rules import Wanted
 from partwarden.planner.recheck import NEVER, Recheck
 from partwarden.postgres.connection import session
 from partwarden.postgres.conninfo import from_dsn
+from partwarden.postgres.conversion_engine import convert as convert_table
+from partwarden.postgres.conversion_engine import observe_conversion
 from partwarden.postgres.engine import Report, maintain
 
 from .meanwhile import policy, unbroken, working
@@ -44,11 +47,27 @@ GRANT SELECT ON run TO PUBLIC;
 INSERT INTO run (id, at, n) SELECT n, '2023-07-01Z'::timestamptz + n * interval '1 hour', n
     FROM generate_series(1, 30000) n;
 """
+KEYS = {
+    "date": ("Native", "'2021-05-05'::date + n"),
+    "timestamp": ("Native", "'2021-05-05'::timestamp + n * interval '1 day'"),
+    "timestamptz(0)": ("Native", "'2021-05-05Z'::timestamptz + n * interval '1 day'"),
+    "bigint": ("EpochSeconds", "extract(epoch FROM '2021-05-05Z'::timestamptz)::bigint + n * 86400"),
+    "uuid": (
+        "UUIDv7",
+        "(lpad(to_hex((extract(epoch FROM '2021-05-05Z'::timestamptz)::bigint + n * 86400) * 1000), 12, '0')"
+        " || '70008000000000000000')::uuid",
+    ),
+}
+"""Of each type that a key may have its encoding, and the key of row n: a day later than that of the one before."""
 ROWS = "SELECT count(*), count(DISTINCT id), sum(hashtext(run::text)::int8) FROM run"
 LEFT = """
 SELECT proname FROM pg_proc WHERE proname ~ '^partwarden'
 UNION SELECT conname FROM pg_constraint WHERE conname ~ '^partwarden'
 UNION SELECT relname FROM pg_class WHERE relname ~ '^partwarden'
+"""
+CHECK = """
+SELECT k.oid FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+WHERE k.conname ~ '^partwarden_split' AND c.relname ~ '^run_until'
 """
 MADE = """
 SELECT 'f' FROM pg_proc WHERE proname ~ '^partwarden_split' UNION ALL
@@ -63,6 +82,26 @@ def split(
     """One run of the policy."""
     with session(from_dsn(dsn)) as connection:
         return unbroken(maintain(connection, policy(**POLICY | fields), now=now, patience=patience, recheck=recheck))
+
+
+def leave_all(database: Database, kind: str, most: int = 100_000) -> tuple[list[str], set[object]]:
+    """Convert a table of 500 days whose key is of that type, and let each year leave it, ``most`` rows at once. Returns
+    how each run ended, and the OIDs of the CHECKs that its first partition has had."""
+    encoding, value = KEYS[kind]
+    database.execute(f"""CREATE TABLE run (id int PRIMARY KEY, at {kind} NOT NULL); CREATE INDEX ON run (at);
+        INSERT INTO run SELECT n, {value} FROM generate_series(1, 500) n""")
+    spec = policy(**POLICY | {"convert": POLICY["convert"] | {"splitMaxRows": most}}, keyEncoding=encoding)
+    wanted, said, checks = Wanted(spec, True, None), list[str](), set[object]()
+    later = datetime(datetime.now(UTC).year + 3, 6, 1, tzinfo=UTC)
+    with session(from_dsn(database.dsn)) as connection:
+        convert_table(connection, wanted, observe_conversion(connection, wanted), 10.0, lambda *_: None)
+        while (report := maintain(connection, spec, now=later)).outcomes:
+            assert not [each.error for each in report.outcomes if each.error], report.outcomes
+            said += ends(report)
+            checks |= {oid for (oid,) in database.query(CHECK)}
+    assert database.query("SELECT count(*) FROM run") == [(500,)]
+    assert database.query(MADE) == []
+    return said, checks
 
 
 def parts(dsn: str, **fields: Any) -> Report:

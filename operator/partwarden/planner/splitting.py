@@ -19,7 +19,7 @@ from ..errors import UserError
 from .actions import Action, DrainIntoPartition, SplitLegacy
 from .calendar import BoundedRange, iso
 from .context import PlanContext
-from .creation import SECOND, check_free
+from .creation import check_free
 from .findings import Finding
 from .inventory import Partition, RelationKind
 from .keys import Bounds, KeyType, literals, partition_name
@@ -27,7 +27,7 @@ from .keys import Bounds, KeyType, literals, partition_name
 LATE = timedelta(hours=1)
 """A range counts as passed so long after its end: rows of its last minutes may come late."""
 SPLIT_OFF_GRID = "SplitOffGrid"
-STEPS = (timedelta(minutes=15), timedelta(minutes=1), SECOND, timedelta(milliseconds=1), timedelta(microseconds=1))
+STEPS = tuple(timedelta(microseconds=each) for each in (15 * 60 * 10**6, 60 * 10**6, 10**6, 10**3, 1))
 """Where an interval is divided, the coarsest first. Of what is on no quarter of an hour, `PlanContext.may_expire` may
 doubt that it says when, until the interval has left."""
 

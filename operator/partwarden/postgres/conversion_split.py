@@ -11,8 +11,8 @@ unique as all others are, and no longer by the narrow key; the conversion cannot
 rows have moved there is a way back.
 
 Each step is found again in the catalog, and safe to be interrupted after: a CHECK that says what the bounds say, and a
-further unique index that is weaker than the key that is there. Nothing is dropped but these and the keys that give way,
-and rows only as `drain` says.
+further unique index that is weaker than the key that is there. Nothing is dropped but these and the keys that give way;
+rows are deleted only as `split_move` says, in the transaction that inserts them elsewhere.
 """
 
 from __future__ import annotations
